@@ -1,5 +1,5 @@
 // The linter, in a module of its own: its dependency tree is large and meets nobody else's.
-module github.com/snakepit-k8s/snakepit/hack/lint
+module github.com/snakepit-k8s/snakepit/hack/tools/lint
 
 go 1.26.0
 

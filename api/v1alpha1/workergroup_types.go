@@ -1,0 +1,196 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// WorkerGroup is one router and the workers attached to it. The operator creates it; users only read it.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=wgroup,categories={snakepit}
+// +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.poolName`
+// +kubebuilder:printcolumn:name="Ready",type=integer,JSONPath=`.status.router.readyWorkers`
+// +kubebuilder:printcolumn:name="Wanted",type=integer,JSONPath=`.spec.workers`
+// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type WorkerGroup struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is what the pool's controller wants of this group.
+	Spec WorkerGroupSpec `json:"spec"`
+
+	// status has two owners: the router writes router, WorkersReady and AdapterLoaded; the operator the rest.
+	// +kubebuilder:default={conditions: {{type: "Ready", status: "Unknown", reason: "Pending", message: "waiting for the operator", lastTransitionTime: "1970-01-01T00:00:00Z"}}}
+	// +optional
+	Status WorkerGroupStatus `json:"status,omitzero"`
+}
+
+// WorkerGroupSpec is what the pool's controller wants, and what the router follows.
+type WorkerGroupSpec struct {
+	// poolName is the pool's name: callers know the group by it.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=40
+	PoolName string `json:"poolName"`
+
+	// workers is the number of worker processes of this group.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=256
+	Workers int32 `json:"workers"`
+
+	// revision is the hash of the pod-relevant input.
+	// +kubebuilder:validation:MaxLength=63
+	Revision string `json:"revision"`
+
+	// podUID is the only pod that may serve; a router in another pod refuses every call. Empty until the pod exists.
+	// +kubebuilder:validation:MaxLength=64
+	// +optional
+	PodUID types.UID `json:"podUID,omitempty"`
+
+	// drainRequest is set once, when the group shall end.
+	// +optional
+	DrainRequest *DrainRequest `json:"drainRequest,omitempty"`
+
+	PodSettings  `json:",inline"`
+	LiveSettings `json:",inline"`
+}
+
+// DrainRequest asks a group to end: no new sessions, then nothing at all after the deadline.
+type DrainRequest struct {
+	// startedAt is when the drain began.
+	StartedAt metav1.Time `json:"startedAt"`
+
+	// deadline after which what is left is ended.
+	Deadline metav1.Time `json:"deadline"`
+
+	// cause is told to the callers of lost sessions: Deleted, Replaced.
+	// +kubebuilder:validation:MaxLength=63
+	Cause string `json:"cause"`
+}
+
+// Causes of a drain.
+const (
+	// DrainCauseDeleted: the pool is being deleted.
+	DrainCauseDeleted = "Deleted"
+	// DrainCauseReplaced: the pod's own fields changed.
+	DrainCauseReplaced = "Replaced"
+)
+
+// WorkerGroupStatus has two owners, by server-side apply.
+type WorkerGroupStatus struct {
+	// observedGeneration is the generation that the operator's part is about.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions: Ready, RouterReady, Draining, Stalled (operator); WorkersReady, AdapterLoaded (router).
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// podName is the pod that belongs to spec.podUID.
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	PodName string `json:"podName,omitempty"`
+
+	// router is the router's own word. It counts only while podUID is the group's current, Ready pod.
+	// +optional
+	Router *RouterStatus `json:"router,omitempty"`
+}
+
+// RouterStatus is written by the router: facts of life on change, at most once in 2 s; load at most once a minute.
+type RouterStatus struct {
+	// podUID of the router that wrote this.
+	// +kubebuilder:validation:MaxLength=64
+	PodUID types.UID `json:"podUID"`
+
+	// version of the router.
+	// +kubebuilder:validation:MaxLength=64
+	// +optional
+	Version string `json:"version,omitempty"`
+
+	// observedGeneration is the group's generation that the router follows.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// readyWorkers can take new sessions.
+	// +optional
+	ReadyWorkers int32 `json:"readyWorkers"`
+
+	// busyWorkers run a call; rounded, at most a minute old.
+	// +optional
+	BusyWorkers int32 `json:"busyWorkers"`
+
+	// sessions that live; rounded, at most a minute old.
+	// +optional
+	Sessions int32 `json:"sessions"`
+
+	// drained is true when a requested drain is complete: nothing runs, nothing waits, no session lives.
+	// +optional
+	Drained bool `json:"drained,omitempty"`
+
+	// sessionsLost counts the sessions that ended without their caller's wish since the router started.
+	// +optional
+	SessionsLost int64 `json:"sessionsLost,omitempty"`
+
+	// workers that exist or are wanted, by slot.
+	// +listType=map
+	// +listMapKey=slot
+	// +kubebuilder:validation:MaxItems=256
+	// +optional
+	Workers []WorkerStatus `json:"workers,omitempty"`
+}
+
+// WorkerState is the state of one worker in words of EndpointSlice and this project.
+// +kubebuilder:validation:Enum=Starting;Ready;Draining;Suspect;Failed
+type WorkerState string
+
+const (
+	// WorkerStarting: the process is being started.
+	WorkerStarting WorkerState = "Starting"
+	// WorkerReady: takes calls and new sessions.
+	WorkerReady WorkerState = "Ready"
+	// WorkerDraining: takes calls of its own sessions only.
+	WorkerDraining WorkerState = "Draining"
+	// WorkerSuspect: its connection broke; its sessions wait.
+	WorkerSuspect WorkerState = "Suspect"
+	// WorkerFailed: it ended and waits for its next start.
+	WorkerFailed WorkerState = "Failed"
+)
+
+// WorkerStatus is one worker.
+type WorkerStatus struct {
+	// slot is the worker's place in the container.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=255
+	Slot int32 `json:"slot"`
+
+	// incarnation is the nonce of the current process, in hexadecimal.
+	// +kubebuilder:validation:MaxLength=32
+	// +optional
+	Incarnation string `json:"incarnation,omitempty"`
+
+	// state of the worker.
+	State WorkerState `json:"state"`
+
+	// restarts of this slot since the container started.
+	// +optional
+	Restarts int32 `json:"restarts,omitempty"`
+
+	// lastError says how the last process ended: cause, type and place, without the exception's message.
+	// +kubebuilder:validation:MaxLength=256
+	// +optional
+	LastError string `json:"lastError,omitempty"`
+}
+
+// WorkerGroupList is a list of groups.
+// +kubebuilder:object:root=true
+type WorkerGroupList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []WorkerGroup `json:"items"`
+}
