@@ -46,7 +46,6 @@ type WorkerGroupSpec struct {
 	Revision string `json:"revision"`
 
 	// podUID is the only pod that may serve; a router in another pod refuses every call. Empty until the pod exists.
-	// +kubebuilder:validation:MaxLength=64
 	// +optional
 	PodUID types.UID `json:"podUID,omitempty"`
 
@@ -105,7 +104,6 @@ type WorkerGroupStatus struct {
 // RouterStatus is written by the router: facts of life on change, at most once in 2 s; load at most once a minute.
 type RouterStatus struct {
 	// podUID of the router that wrote this.
-	// +kubebuilder:validation:MaxLength=64
 	PodUID types.UID `json:"podUID"`
 
 	// version of the router.
