@@ -1,0 +1,136 @@
+# Snakepit for Kubernetes. `make help` lists every target; README.md starts with `make demo` and `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# local: the one-node cluster of hack/local-cluster. current: the cluster of your kubeconfig (kind and any other).
+CLUSTER ?= local
+# Where images go with CLUSTER=current; kind clusters load them instead.
+IMAGE_REPOSITORY ?=
+export CLUSTER IMAGE_REPOSITORY
+
+PYTHON ?= python3
+VENV := .venv
+VENV_READY := $(VENV)/.installed
+LOCAL_CLUSTER := go -C hack/local-cluster run .
+GEN_TOOL := go tool -modfile=hack/tools/gen/go.mod
+BUF := go tool -modfile=hack/tools/buf/go.mod buf
+GOLANGCI := go tool -modfile=hack/tools/lint/go.mod golangci-lint
+UNIT_PACKAGES = $$(go list ./... | grep -v -e /test/e2e -e /test/faults -e /test/apiserver)
+
+ifeq ($(CLUSTER),local)
+KUBECONFIG := $(CURDIR)/.cluster/kubeconfig
+KUBECTL := $(CURDIR)/.cluster/bin/kubectl
+export KUBECONFIG
+else
+KUBECTL ?= kubectl
+endif
+export KUBECTL
+
+##@ Start here
+.PHONY: help
+help: ## List every target
+	@awk 'BEGIN {FS = ":.*##"} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*##/ {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## From nothing to an answer: cluster, images, operator, a pool, and its whole life as a story
+	@$(PYTHON) hack/demo/demo.py
+
+.PHONY: demo-clean
+demo-clean: ## Remove what the demo made, the local cluster included
+	@$(PYTHON) hack/demo/demo.py --clean
+
+.PHONY: test
+test: ## Everything that CI checks; what this machine cannot run is named in one line
+	@hack/test.sh
+
+##@ Cluster
+.PHONY: cluster-up
+cluster-up: ## Start (or find) the local one-node Kubernetes
+	@$(LOCAL_CLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: ## Stop it and remove every process, mount, interface and file of it
+	@$(LOCAL_CLUSTER) down
+
+.PHONY: cluster-status
+cluster-status: ## Say what runs and how to reach it
+	@$(LOCAL_CLUSTER) status
+
+.PHONY: images
+images: ## Build the operator and worker images and load them into the cluster
+	@hack/images/build.sh all
+	@$(LOCAL_CLUSTER) load bin/images/operator.tar bin/images/worker.tar
+
+.PHONY: install
+install: ## Apply the CRDs and the operator (kubectl apply)
+	@hack/install.sh apply
+
+.PHONY: uninstall
+uninstall: ## Delete every pool, then the operator, then the CRDs
+	@hack/install.sh delete
+
+##@ Develop
+.PHONY: build
+build: ## Build the operator (bin/manager) and the router (bin/router)
+	@mkdir -p bin
+	go build -o bin/manager .
+	go build -o bin/router ./router
+
+.PHONY: venv
+venv: $(VENV_READY) ## Make the Python environment for development in .venv
+
+$(VENV_READY): worker-image/requirements-dev.lock worker-image/pyproject.toml
+	@echo "venv: installing locked Python packages into $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { echo "venv: python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(VENV)/bin/pip install --quiet --require-hashes --only-binary=:all: -r worker-image/requirements-dev.lock
+	@$(VENV)/bin/pip install --quiet --no-deps --no-build-isolation -e worker-image
+	@touch $@
+
+.PHONY: generate
+generate: $(VENV_READY) ## Write every generated file
+	@hack/generate.sh
+
+.PHONY: verify
+verify: $(VENV_READY) ## Fail when a generated file differs from what generate writes
+	@hack/verify.sh
+
+.PHONY: fmt
+fmt: $(VENV_READY) ## Format Go, Python and protobuf
+	gofmt -w $$(git ls-files '*.go' | grep -v -e zz_generated -e '\.pb\.go')
+	$(VENV)/bin/ruff format worker-image test hack
+	$(BUF) format -w
+
+.PHONY: lint
+lint: $(VENV_READY) ## Lint Go (import table included), Python and protobuf
+	$(GOLANGCI) run ./...
+	$(BUF) lint
+	$(VENV)/bin/ruff check worker-image hack test
+	$(VENV)/bin/ruff format --check worker-image hack test
+	cd worker-image && ../$(VENV)/bin/mypy
+
+##@ Test (parts of make test)
+.PHONY: test-unit
+test-unit: ## Go unit and property tests, with the race detector
+	go test -race $(UNIT_PACKAGES)
+
+.PHONY: test-python
+test-python: $(VENV_READY) ## Python tests of worker and client
+	cd worker-image && ../$(VENV)/bin/pytest -q
+
+.PHONY: test-apiserver
+test-apiserver: ## Operator and router against a real etcd and kube-apiserver
+	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" go test -race ./test/apiserver/... ./router/membership/...
+
+.PHONY: faults
+faults: ## Crash at every write (R1), on a real API server
+	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" hack/faults.sh
+
+.PHONY: test-e2e
+test-e2e: ## Stories on a real node; needs cluster-up, images and install (make test does all)
+	SNAKEPIT_E2E=1 go test -v -count=1 -timeout 30m ./test/e2e/...
+
+.PHONY: clean
+clean: ## Remove build output; caches and clusters stay
+	rm -rf bin out $(VENV)
