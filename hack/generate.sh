@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Writes every generated file: protobuf (Go and Python descriptors), deepcopy, CRDs, RBAC and the reference pages made from code.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+gen() { go tool -modfile=hack/tools/gen/go.mod "$@"; }
+buf() { go tool -modfile=hack/tools/buf/go.mod buf "$@"; }
+
+echo "generate: protobuf"
+buf generate
+.venv/bin/python worker-image/generate.py
+echo "generate: deepcopy, CRDs, RBAC"
+gen controller-gen object paths=./api/v1alpha1/...
+gen controller-gen crd paths=./api/v1alpha1/... output:crd:dir=config/crd/bases
+go run ./hack/crd-trim config/crd/bases/*.yaml
+gen controller-gen rbac:roleName=snakepit-operator paths=./controllers/... output:rbac:dir=config/rbac

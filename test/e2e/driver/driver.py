@@ -1,0 +1,126 @@
+"""Runs in the client pod: one JSON command a line on stdin, one JSON answer a line on stdout, in any order, matched by id.
+
+It holds the real Python client, so that stories written in Go speak through what users use.
+"""
+
+import json
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from snakepit import Client
+
+clients: dict[str, Client] = {}
+sessions: dict[str, Any] = {}
+lock = threading.Lock()
+stops: dict[str, threading.Event] = {}
+loads: dict[str, Any] = {}
+pool = ThreadPoolExecutor(max_workers=64)
+
+
+def client(address: str) -> Client:
+    with lock:
+        if address not in clients:
+            clients[address] = Client(address, timeout=30)
+        return clients[address]
+
+
+def target(command: dict[str, Any]) -> Any:
+    """The client, or the named session of it."""
+    name = command.get("session")
+    base = client(command["address"])
+    if name is None:
+        return base
+    key = command["address"] + "/" + name
+    with lock:
+        if key not in sessions:
+            sessions[key] = base.session(name).__enter__()
+        return sessions[key]
+
+
+def run_load(command: dict[str, Any]) -> dict[str, Any]:
+    """Sessions that each count calls, in parallel; every count must be the one before plus one, on one worker."""
+    base = client(command["address"])
+    calls = int(command["calls"])
+    stop = stops.setdefault(command.get("name", ""), threading.Event())
+
+    def one(name: str) -> dict[str, Any]:
+        answers = wrong = 0
+        workers: set[str] = set()
+        errors: dict[str, int] = {}
+        try:
+            with base.session(name) as session:
+                while answers < calls and not stop.is_set():
+                    got = session.call("count")
+                    answers += 1
+                    wrong += got != answers
+                    workers.add(session.worker)
+        except Exception as error:  # every outcome is part of the story
+            errors[type(error).__name__] = errors.get(type(error).__name__, 0) + 1
+        return {"calls": answers, "wrong": wrong, "workers": sorted(workers), "errors": errors}
+
+    names = [f"{command['prefix']}-{i}" for i in range(int(command["sessions"]))]
+    with ThreadPoolExecutor(max_workers=len(names)) as threads:
+        return {name: result for name, result in zip(names, threads.map(one, names), strict=True)}
+
+
+def run(command: dict[str, Any]) -> Any:
+    op = command["op"]
+    if op == "call":
+        who = target(command)
+        options = command.get("options") or {}
+        if options:
+            who = who.with_options(**options)
+        value = who.call(command["tool"], **command.get("args", {}))
+        return {"value": value, "worker": getattr(who, "worker", None), "token": getattr(who, "token", None)}
+    if op == "stream":
+        return {"value": list(target(command).stream(command["tool"], **command.get("args", {})))}
+    if op == "reopen":
+        target(command).reopen()
+        return {}
+    if op == "close":
+        key = command["address"] + "/" + command["session"]
+        with lock:
+            session = sessions.pop(key, None)
+        if session is not None:
+            session.__exit__(None, None, None)
+        return {}
+    if op == "forget":
+        with lock:
+            sessions.pop(command["address"] + "/" + command["session"], None)
+        return {}
+    if op == "wait_ready":
+        client(command["address"]).wait_ready(command.get("timeout", 60))
+        return {}
+    if op == "load":
+        return {"value": run_load(command)}
+    if op == "stop":
+        stops.setdefault(command["name"], threading.Event()).set()
+        return {}
+    raise ValueError(f"unknown op {op}")
+
+
+def answer(command: dict[str, Any]) -> None:
+    began = time.monotonic()
+    try:
+        reply = {"id": command["id"], **run(command)}
+    except Exception as error:
+        reply = {
+            "id": command["id"],
+            "error": type(error).__name__,
+            "bases": [base.__name__ for base in type(error).__mro__],
+            "message": str(error),
+            "reason": getattr(error, "reason", None),
+            "execution": getattr(error, "execution", None),
+            "cause": getattr(error, "cause", None),
+        }
+    reply["seconds"] = round(time.monotonic() - began, 4)
+    with lock:
+        print(json.dumps(reply, default=str), flush=True)
+
+
+print(json.dumps({"id": 0}), flush=True)
+for line in sys.stdin:
+    pool.submit(answer, json.loads(line))

@@ -1,0 +1,310 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+)
+
+// story is one test in a namespace of its own.
+type story struct {
+	t         *testing.T
+	ctx       context.Context
+	namespace string
+	pods      map[types.UID]string
+}
+
+// begin makes the namespace with the adapters, and ends the test with the audit.
+func begin(t *testing.T) *story {
+	t.Helper()
+	name := "e2e-" + strings.ToLower(regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(strings.TrimPrefix(t.Name(), "Test"), "-"))
+	s := &story{t: t, ctx: context.Background(), namespace: name, pods: map[types.UID]string{}}
+	s.must(deleteNamespace(s.ctx, name))
+	s.must(cluster.Create(s.ctx, restricted(name)))
+	data, err := files("adapter/*.py")
+	s.must(err)
+	s.must(cluster.Create(s.ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "adapter"}, Data: data}))
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.dump()
+		}
+		s.audit()
+	})
+	return s
+}
+
+func (s *story) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *story) eventually(limit time.Duration, what string, try func() error) {
+	s.t.Helper()
+	if err := poll(limit, try); err != nil {
+		s.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+type poolOption func(*v1alpha1.WorkerPool)
+
+func workers(n int32) poolOption {
+	return func(p *v1alpha1.WorkerPool) { p.Spec.Workers = n }
+}
+
+func adapter(name string) poolOption {
+	return func(p *v1alpha1.WorkerPool) { p.Spec.Adapter = name }
+}
+
+func drainTimeout(d time.Duration) poolOption {
+	return func(p *v1alpha1.WorkerPool) { p.Spec.PodSettings.Drain.Timeout = &metav1.Duration{Duration: d} }
+}
+
+// pool applies a WorkerPool that runs the stories' adapter.
+func (s *story) pool(name string, options ...poolOption) *v1alpha1.WorkerPool {
+	s.t.Helper()
+	p := &v1alpha1.WorkerPool{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name}}
+	p.Spec.Workers = 2
+	p.Spec.Image = image("worker")
+	p.Spec.Adapter = "stories:Stories"
+	p.Spec.PodSettings.Drain.Timeout = &metav1.Duration{Duration: 3 * time.Second}
+	p.Spec.Template = &v1alpha1.PodTemplate{Spec: &v1alpha1.PodTemplateSpec{
+		Containers: []corev1.Container{{
+			Name:         v1alpha1.WorkerContainer,
+			Env:          []corev1.EnvVar{{Name: "PYTHONPATH", Value: "/adapter"}},
+			VolumeMounts: []corev1.VolumeMount{{Name: "adapter", MountPath: "/adapter", ReadOnly: true}},
+		}},
+		Volumes: []corev1.Volume{{Name: "adapter", VolumeSource: corev1.VolumeSource{
+			ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "adapter"}},
+		}}},
+	}}
+	for _, option := range options {
+		option(p)
+	}
+	s.must(cluster.Create(s.ctx, p))
+	return p
+}
+
+// change edits the pool as a user would, again on a conflict.
+func (s *story) change(p *v1alpha1.WorkerPool, edit func(*v1alpha1.WorkerPool)) {
+	s.t.Helper()
+	s.eventually(10*time.Second, "changing the pool", func() error {
+		if err := cluster.Get(s.ctx, client.ObjectKeyFromObject(p), p); err != nil {
+			return err
+		}
+		edit(p)
+		return cluster.Update(s.ctx, p)
+	})
+}
+
+func (s *story) get(p *v1alpha1.WorkerPool) *v1alpha1.WorkerPool {
+	s.t.Helper()
+	s.must(cluster.Get(s.ctx, client.ObjectKeyFromObject(p), p))
+	return p
+}
+
+// ready waits until the pool says that all its workers are ready, for the generation that is there now.
+func (s *story) ready(p *v1alpha1.WorkerPool) *v1alpha1.WorkerPool {
+	s.t.Helper()
+	s.eventually(90*time.Second, "pool "+p.Name+" Ready", func() error {
+		if err := cluster.Get(s.ctx, client.ObjectKeyFromObject(p), p); err != nil {
+			return err
+		}
+		c := meta.FindStatusCondition(p.Status.Conditions, v1alpha1.ConditionReady)
+		if c == nil || c.Status != metav1.ConditionTrue || c.ObservedGeneration != p.Generation || p.Status.ReadyWorkers != p.Spec.Workers {
+			return fmt.Errorf("ready %s, conditions %s", p.Status.ReadySummary, conditions(p.Status.Conditions))
+		}
+		return nil
+	})
+	s.workerPods(p)
+	return p
+}
+
+func conditions(list []metav1.Condition) string {
+	var b strings.Builder
+	for _, c := range list {
+		fmt.Fprintf(&b, "%s=%s/%s (%s); ", c.Type, c.Status, c.Reason, c.Message)
+	}
+	return b.String()
+}
+
+// workerPods lists the pool's pods and remembers them for the audit.
+func (s *story) workerPods(p *v1alpha1.WorkerPool) []corev1.Pod {
+	s.t.Helper()
+	var list corev1.PodList
+	s.must(cluster.List(s.ctx, &list, client.InNamespace(s.namespace), client.MatchingLabels{v1alpha1.LabelPool: p.Name}))
+	for _, pod := range list.Items {
+		s.pods[pod.UID] = pod.Name
+	}
+	return list.Items
+}
+
+// onlyPod returns the one pod that is not being deleted.
+func (s *story) onlyPod(p *v1alpha1.WorkerPool) corev1.Pod {
+	s.t.Helper()
+	var live []corev1.Pod
+	for _, pod := range s.workerPods(p) {
+		if pod.DeletionTimestamp == nil {
+			live = append(live, pod)
+		}
+	}
+	if len(live) != 1 {
+		s.t.Fatalf("pool %s has %d pods, want 1", p.Name, len(live))
+	}
+	return live[0]
+}
+
+func (s *story) caller(p *v1alpha1.WorkerPool) caller {
+	return caller{t: s.t, d: python, address: fmt.Sprintf("%s.%s.svc:%d", p.Name, p.Namespace, v1alpha1.PortGRPC)}
+}
+
+// kubectl runs the user's own tool.
+func (s *story) kubectl(args ...string) (string, error) {
+	cmd := exec.Command(kubectlPath(), args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return out.String(), err
+}
+
+// kill sends SIGKILL to a process of the worker container, from inside it, as the same user.
+func (s *story) kill(pod string, pid int) {
+	s.t.Helper()
+	out, err := s.kubectl("exec", "-n", s.namespace, pod, "-c", v1alpha1.WorkerContainer, "--",
+		"python3", "-c", fmt.Sprintf("import os; os.kill(%d, 9)", pid))
+	if err != nil {
+		s.t.Fatalf("kill %d in %s: %v: %s", pid, pod, err, out)
+	}
+}
+
+// delete removes the pool and waits until it is gone.
+func (s *story) delete(p *v1alpha1.WorkerPool, limit time.Duration) {
+	s.t.Helper()
+	s.workerPods(p)
+	s.must(client.IgnoreNotFound(cluster.Delete(s.ctx, p)))
+	s.gone(p, limit)
+}
+
+func (s *story) gone(p *v1alpha1.WorkerPool, limit time.Duration) {
+	s.t.Helper()
+	s.eventually(limit, "pool "+p.Name+" gone", func() error {
+		err := cluster.Get(s.ctx, client.ObjectKeyFromObject(p), p)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("still there: %s", conditions(p.Status.Conditions))
+	})
+	s.must(s.leftovers())
+}
+
+// leftovers names every object of ours that is still in the namespace.
+func (s *story) leftovers() error {
+	lists := map[string]client.ObjectList{
+		"WorkerPool": &v1alpha1.WorkerPoolList{}, "WorkerGroup": &v1alpha1.WorkerGroupList{}, "Pod": &corev1.PodList{},
+		"Service": &corev1.ServiceList{}, "ServiceAccount": &corev1.ServiceAccountList{},
+		"Role": &rbacv1.RoleList{}, "RoleBinding": &rbacv1.RoleBindingList{},
+	}
+	var left []error
+	for kind, list := range lists {
+		if err := cluster.List(s.ctx, list, client.InNamespace(s.namespace)); err != nil {
+			return err
+		}
+		items, err := meta.ExtractList(list)
+		if err != nil {
+			return err
+		}
+		for _, item := range items {
+			o := item.(client.Object)
+			if kind == "ServiceAccount" && o.GetName() == "default" {
+				continue
+			}
+			left = append(left, fmt.Errorf("%s %s is left", kind, o.GetName()))
+		}
+	}
+	return errors.Join(left...)
+}
+
+// audit ends every story: what the pools made is gone, on the API server and on the node.
+func (s *story) audit() {
+	s.t.Helper()
+	var pools v1alpha1.WorkerPoolList
+	if err := cluster.List(s.ctx, &pools, client.InNamespace(s.namespace)); err == nil {
+		for i := range pools.Items {
+			s.workerPods(&pools.Items[i])
+			_ = cluster.Delete(s.ctx, &pools.Items[i])
+		}
+	}
+	if err := poll(90*time.Second, func() error { return s.leftovers() }); err != nil {
+		s.t.Errorf("audit: %v", err)
+	}
+	if err := deleteNamespace(s.ctx, s.namespace); err != nil {
+		s.t.Errorf("audit: %v", err)
+	}
+	if err := poll(20*time.Second, s.nodeLeftovers); err != nil {
+		s.t.Errorf("audit: %v", err)
+	}
+}
+
+// nodeLeftovers names processes and mounts of the story's pods that are still on the node. Only the local cluster lets the test look.
+func (s *story) nodeLeftovers() error {
+	if os.Getenv("CLUSTER") == "current" {
+		return nil
+	}
+	for _, what := range []string{"processes", "mounts"} {
+		out, err := exec.Command("go", "-C", "../../hack/local-cluster", "run", ".", what).Output()
+		if err != nil {
+			return fmt.Errorf("local-cluster %s: %w", what, err)
+		}
+		for uid, name := range s.pods {
+			if strings.Contains(string(out), string(uid)) {
+				return fmt.Errorf("%s of pod %s (%s) are left on the node", what, name, uid)
+			}
+		}
+	}
+	return nil
+}
+
+// dump prints what a reader of a failed story needs.
+func (s *story) dump() {
+	for _, args := range [][]string{
+		{"get", "wpool,wgroup,pods,events", "-n", s.namespace, "-o", "wide"},
+		{"get", "wpool,wgroup", "-n", s.namespace, "-o", "yaml"},
+		{"logs", "-n", s.namespace, "-l", v1alpha1.LabelPool, "-c", "worker", "--tail=30", "--prefix"},
+		{"logs", "-n", s.namespace, "-l", v1alpha1.LabelPool, "-c", "router", "--tail=30", "--prefix"},
+		{"logs", "-n", "snakepit-system", "deployment/snakepit-operator", "--tail=40"},
+	} {
+		out, _ := s.kubectl(args...)
+		s.t.Logf("kubectl %s\n%s", strings.Join(args, " "), out)
+	}
+}
+
+func decode[T any](t *testing.T, raw json.RawMessage) T {
+	t.Helper()
+	var v T
+	if err := json.Unmarshal(raw, &v); err != nil {
+		t.Fatalf("answer %s: %v", raw, err)
+	}
+	return v
+}
