@@ -1,0 +1,100 @@
+package main
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// currentContext is the context that the user's kubectl would use.
+func currentContext(ctx context.Context) (string, error) {
+	output, err := exec.CommandContext(ctx, "kubectl", "config", "current-context").Output()
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", refuse("CLUSTER=current needs kubectl on the PATH")
+	}
+	name := strings.TrimSpace(string(output))
+	if err != nil || name == "" {
+		return "", refuse("CLUSTER=current, but there is no current context: set one with kubectl config use-context NAME")
+	}
+	return name, nil
+}
+
+// showCurrent says what CLUSTER=current means here, and fails when the cluster
+// does not answer.
+func showCurrent(ctx context.Context) error {
+	name, err := currentContext(ctx)
+	if err != nil {
+		return err
+	}
+	output, err := exec.CommandContext(ctx, "kubectl", "--request-timeout=10s", "get", "nodes").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("the cluster of context %q does not answer: %s", name, tail(string(output), 3))
+	}
+	fmt.Printf("CLUSTER=current: context %s\n%s", name, output)
+	return nil
+}
+
+func kubeconfig(_ context.Context, _ []string) error {
+	current, err := usesCurrent()
+	if err != nil {
+		return err
+	}
+	if current {
+		path := os.Getenv("KUBECONFIG")
+		if path == "" {
+			home, err := os.UserHomeDir()
+			if err != nil {
+				return err
+			}
+			path = filepath.Join(home, ".kube", "config")
+		}
+		fmt.Println(path)
+		return nil
+	}
+	p, err := here()
+	if err != nil {
+		return err
+	}
+	if _, _, ok := running(p.dir()); !ok {
+		return fmt.Errorf("the cluster %s does not run; bring it up with: make cluster-up", p.name)
+	}
+	fmt.Println(p.shownKubeconfig())
+	return nil
+}
+
+// archiveNames reads the image names from an archive of "docker save" form.
+func archiveNames(path string) ([]string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	for files := tar.NewReader(file); ; {
+		header, err := files.Next()
+		if err == io.EOF {
+			return nil, refuse("%s is no image archive: it has no manifest.json", path)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if header.Name != "manifest.json" {
+			continue
+		}
+		var images []struct{ RepoTags []string }
+		if err := json.NewDecoder(files).Decode(&images); err != nil {
+			return nil, fmt.Errorf("manifest.json of %s: %w", path, err)
+		}
+		var names []string
+		for _, each := range images {
+			names = append(names, each.RepoTags...)
+		}
+		return names, nil
+	}
+}

@@ -1,0 +1,3 @@
+module github.com/snakepit-k8s/snakepit/hack/local-cluster
+
+go 1.26.0
