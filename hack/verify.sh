@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fails when a generated file differs from what `make generate` writes. The work tree is left as it was.
+# Fails when a generated file differs from what `make generate` writes. The files are then up to date.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 copy=$(mktemp -d)
