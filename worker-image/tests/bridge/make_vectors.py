@@ -143,7 +143,12 @@ def bad_vectors() -> list[dict[str, Any]]:
         bad("truncated_ext_call", "truncated_ext", raw(8 + 24 + 3, 0x10, 0, 4, 1, call_hex(0, 0, 0) + "000000")),
         bad("truncated_ext_hello", "truncated_ext", raw(8, 0x01, 0, 1)),
         bad("truncated_ext_largest", "truncated_ext", raw(8 + 4, 0x13, 0, 0xFFFF, 1, "00000000")),
-        bad("call_payload_too_long", "payload_too_long", raw(8 + 24 + 262_145, 0x10, 1, 0, 1, call_hex(0, 0, 0)), 262_145),
+        bad(
+            "call_payload_too_long",
+            "payload_too_long",
+            raw(8 + 24 + 262_145, 0x10, 1, 0, 1, call_hex(0, 0, 0)),
+            262_145,
+        ),
         bad("message_payload_too_long", "payload_too_long", raw(8 + 262_145, 0x12, 1, 0, 1), 262_145),
         bad("finish_payload_too_long", "payload_too_long", raw(8 + 4 + 262_145, 0x13, 1, 0, 1, "00000000"), 262_145),
         bad("nothing", "incomplete", ""),

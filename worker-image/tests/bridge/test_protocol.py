@@ -25,9 +25,7 @@ def expected(vector: dict[str, Any]) -> protocol.Frame:
     frame = vector["frame"]
     fixed = tuple(frame["fixed"][name] for name in protocol.FIELDS.get(frame["kind"], ()))
     payload = bytes.fromhex(frame["payload_hex"]) + bytes(vector.get("pad", 0))
-    return protocol.Frame(
-        frame["kind"], frame["flags"], frame["id"], fixed, bytes.fromhex(frame["ext_hex"]), payload
-    )
+    return protocol.Frame(frame["kind"], frame["flags"], frame["id"], fixed, bytes.fromhex(frame["ext_hex"]), payload)
 
 
 @pytest.mark.parametrize("vector", [v for v in ALL if "frame" in v], ids=lambda v: v["name"])
@@ -81,7 +79,9 @@ def frames() -> st.SearchStrategy[protocol.Frame]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(frames(), max_size=4), st.lists(st.integers(1, 20), min_size=1, max_size=50), st.integers(5_000, 300_000))
+@given(
+    st.lists(frames(), max_size=4), st.lists(st.integers(1, 20), min_size=1, max_size=50), st.integers(5_000, 300_000)
+)
 def test_any_chunks_give_the_same_frames(sent: list[protocol.Frame], small: list[int], large: int) -> None:
     stream = b"".join(frame.encode() for frame in sent)
     decoder = protocol.Decoder()

@@ -138,7 +138,8 @@ class ToolKind(enum.IntEnum):
 _HEADER: Final = struct.Struct("<IBBHI")
 _NOTHING: Final = struct.Struct("<")
 # The fixed parts; pad bytes are the reserved fields.
-FIXED: Final[dict[int, struct.Struct]] = {kind: _NOTHING for kind in Kind} | {
+FIXED: Final[dict[int, struct.Struct]] = {
+    **dict.fromkeys(Kind, _NOTHING),
     Kind.CALL: struct.Struct("<H6xQQ"),
     Kind.FINISH: struct.Struct("<HH"),
     Kind.CANCEL: struct.Struct("<H2x"),
@@ -151,7 +152,8 @@ FIXED: Final[dict[int, struct.Struct]] = {kind: _NOTHING for kind in Kind} | {
     Kind.SESSION_CLOSED: struct.Struct("<QH2x"),
 }
 # Names of the fields in the fixed parts, in order.
-FIELDS: Final[dict[int, tuple[str, ...]]] = {kind: () for kind in Kind} | {
+FIELDS: Final[dict[int, tuple[str, ...]]] = {
+    **dict.fromkeys(Kind, ()),
     Kind.CALL: ("tool", "epoch", "timeout_us"),
     Kind.FINISH: ("code", "outcome"),
     Kind.CANCEL: ("cause",),
@@ -214,11 +216,17 @@ class Frame:
 
     def encode(self) -> bytes:
         """Return the bytes of this frame."""
-        return encode_head(self.kind, self.flags, self.id, self.fixed, self.ext, len(self.payload)) + self.payload
+        head = encode_head(self.kind, self.flags, self.id, self.fixed, self.ext, len(self.payload))
+        return head + self.payload
 
 
 def encode_head(
-    kind: int, flags: int, id: int, fixed: tuple[int, ...] = (), ext: bytes = b"", payload_bytes: int = 0
+    kind: int,
+    flags: int,
+    id: int,
+    fixed: tuple[int, ...] = (),
+    ext: bytes = b"",
+    payload_bytes: int = 0,
 ) -> bytes:
     """Return the bytes of a frame up to its payload, so that a large payload need not be copied."""
     layout, size = _FIXED_PLAIN.get(kind, (_NOTHING, 0))

@@ -1,0 +1,58 @@
+"""The worker's table of sessions: which lives it holds, and the floor below which none may begin (docs/bridge.md)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final, Generic, TypeVar
+
+S = TypeVar("S")
+
+# Names whose floor is kept by itself. The floors of older ones melt into one: epochs only ever rise in a router.
+MAX_FLOORS: Final = 65_536
+
+
+class SessionTable(Generic[S]):
+    """Lives by epoch. A life begins at most once, and never at or below an epoch that its name has seen."""
+
+    def __init__(self, max_floors: int = MAX_FLOORS) -> None:
+        self._max_floors = max_floors
+        self._floors: OrderedDict[str, int] = OrderedDict()
+        self._common_floor = 0
+        self._held: dict[int, S] = {}
+        self._failed: dict[int, bytes] = {}
+        self.find = self._held.get
+
+    def begin(self, name: str, epoch: int) -> bool:
+        """Say whether this life may begin; from here on no life of the name with this epoch or a lower one may."""
+        floor = max(self._floors.get(name, 0), self._common_floor)
+        if epoch <= floor:
+            return False
+        self._floors[name] = epoch
+        self._floors.move_to_end(name)
+        if len(self._floors) > self._max_floors:
+            _, oldest = self._floors.popitem(last=False)
+            self._common_floor = max(self._common_floor, oldest)
+        return True
+
+    def hold(self, epoch: int, session: S) -> None:
+        """Keep a life whose session_start has run."""
+        self._held[epoch] = session
+
+    def fail(self, epoch: int, why: bytes) -> None:
+        """Remember that session_start of this life raised, so that its calls can be told."""
+        if len(self._failed) >= self._max_floors:
+            self._failed.pop(next(iter(self._failed)))
+        self._failed[epoch] = why
+
+    def failure(self, epoch: int) -> bytes | None:
+        """Return why this life could not begin, if that is so."""
+        return self._failed.get(epoch)
+
+    def drop(self, epoch: int) -> S | None:
+        """Forget a life; return what was held of it."""
+        self._failed.pop(epoch, None)
+        return self._held.pop(epoch, None)
+
+    def epochs(self) -> list[int]:
+        """Return the epochs of all lives that are held."""
+        return list(self._held)

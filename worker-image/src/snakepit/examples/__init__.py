@@ -1,0 +1,1 @@
+"""Small adapters to start from."""

@@ -1,0 +1,217 @@
+"""What an adapter declares: its tools, found on a class, an instance or a module, and their signatures."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import types
+import typing
+from collections import abc
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from snakepit import values
+from snakepit.adapter import ToolOptions, tool_options
+from snakepit.bridge.protocol import MAX_TOOLS, ToolKind
+from snakepit.context import Context
+from snakepit.errors import AdapterError, Code
+from snakepit.worker.hints import Checker, Problems, UnsupportedHintError, compile_hint
+
+_MAX_SCHEMA: Final = 16 << 10
+_MAX_DESCRIPTION: Final = 1024
+_STREAMS: Final = (abc.Iterator, abc.Generator, abc.AsyncIterator, abc.AsyncGenerator)
+
+
+class BadArgumentsError(AdapterError):
+    """The arguments do not fit the tool's type hints; `violations` lists every bad field."""
+
+    code = Code.INVALID_ARGUMENT
+
+    def __init__(self, violations: list[tuple[str, str]]) -> None:
+        path, problem = violations[0]
+        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+        super().__init__(f"{path}: {problem}{more}")
+        self.violations = violations
+
+
+class Tool:
+    """One callable of the adapter, ready to be called with an ExecuteRequest."""
+
+    def __init__(self, options: ToolOptions, function: Callable[..., Any]) -> None:
+        self.options = options
+        self.name = options.name
+        self.function = function
+        self.context_name: str | None = None
+        self.checkers: dict[str, Checker] = {}
+        self.required: list[str] = []
+        self.extra: Checker | None = None
+        signature = inspect.signature(function)
+        hints = _resolved_hints(function, options.name)
+        for parameter in signature.parameters.values():
+            self._declare(parameter, hints.get(parameter.name, Any))
+        self._required = frozenset(self.required)
+        streams = typing.get_origin(hints.get("return")) or hints.get("return")
+        generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+        self.kind = ToolKind.STREAM if generator or streams in _STREAMS else ToolKind.UNARY
+
+    def _declare(self, parameter: inspect.Parameter, hint: Any) -> None:
+        name = parameter.name
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            raise TypeError(f"tool {self.name}: *{name} is not possible, arguments travel by name; use a list")
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise TypeError(f"tool {self.name}: {name} is positional-only, but arguments travel by name")
+        if hint is Context or name == "ctx":
+            self.context_name = name
+            return
+        try:
+            checker = compile_hint(hint)
+        except UnsupportedHintError as error:
+            raise TypeError(f"tool {self.name}: parameter {name}: {error}") from None
+        if parameter.kind is parameter.VAR_KEYWORD:
+            self.extra = checker
+            return
+        self.checkers[name] = checker
+        if parameter.default is parameter.empty:
+            self.required.append(name)
+
+    def bind(self, request: Any) -> dict[str, Any]:
+        """Return the keyword arguments of an ExecuteRequest, or raise BadArgumentsError with all that is wrong."""
+        problems = Problems()
+        bound: dict[str, Any] = {}
+        checkers = self.checkers
+        for name, message in request.arguments.items():
+            try:
+                value = values.decode(message, name)
+            except values.DecodeError as error:
+                problems.append((error.path, error.problem))
+                continue
+            checker = checkers.get(name) or self.extra
+            if checker is None:
+                problems.append((name, self._unknown()))
+            else:
+                bound[name] = checker.check(value, name, problems)
+        if request.HasField("json"):
+            self._bind_json(request.json, bound, problems)
+        if not bound.keys() >= self._required:
+            missing = [name for name in self.required if name not in bound]
+            reported = {path for path, _ in problems}
+            problems += [(n, f"missing, expected {checkers[n].name}") for n in missing if n not in reported]
+        if problems:
+            raise BadArgumentsError(list(problems))
+        return bound
+
+    def _bind_json(self, struct: Any, bound: dict[str, Any], problems: Problems) -> None:
+        problems.from_json = True
+        try:
+            given = values.from_struct(struct)
+        except values.DecodeError as error:
+            problems.append((error.path, error.problem))
+            return
+        for name, value in given.items():
+            checker = self.checkers.get(name) or self.extra
+            if name in bound:
+                problems.append((name, "given in both arguments and json; send it once"))
+            elif checker is None:
+                problems.append((name, self._unknown()))
+            else:
+                bound[name] = checker.check(value, name, problems)
+
+    def _unknown(self) -> str:
+        return f"no such argument; {self.name} takes " + (", ".join(self.checkers) or "none")
+
+    def description(self) -> str:
+        """Return the first paragraph of the documentation, at most 1,024 bytes."""
+        text = self.options.description
+        if text is None:
+            text = " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
+        return text.encode()[:_MAX_DESCRIPTION].decode("utf-8", "ignore")
+
+    def parameters_schema(self) -> str:
+        """Return the JSON schema of the arguments; an open one when it would be above 16 KiB."""
+        schema = {
+            "type": "object",
+            "properties": {name: checker.schema for name, checker in self.checkers.items()},
+            "required": self.required,
+            "additionalProperties": self.extra.schema or True if self.extra else False,
+        }
+        text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+        return text if len(text.encode()) <= _MAX_SCHEMA else '{"type":"object"}'
+
+
+def _resolved_hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+    except NameError as error:
+        raise TypeError(f"tool {name}: type hint names {error.name!r}, which its module does not define") from None
+
+
+class Adapter:
+    """A loaded adapter: an object with tools and hooks. A class is instantiated, once, by `instantiate`."""
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+        self.tools = _collect(target)
+        if not self.tools:
+            raise TypeError(f"{_label(target)} declares no tool; decorate a method with @snakepit.tool")
+        if len(self.tools) > MAX_TOOLS:
+            raise TypeError(f"{_label(target)} declares {len(self.tools)} tools; at most {MAX_TOOLS} are possible")
+
+    def hook(self, name: str) -> Callable[..., Any] | None:
+        """Return a hook such as setup, or None."""
+        found = getattr(self.target, name, None)
+        return found if callable(found) else None
+
+
+def instantiate(target: Any, arguments: list[str]) -> Adapter:
+    """Return the adapter of a class, an instance or a module. A class gets the user's arguments if it takes any."""
+    if not inspect.isclass(target):
+        return Adapter(target)
+    if arguments:
+        try:
+            inspect.signature(target).bind(*arguments)
+        except TypeError as error:
+            raise TypeError(f"{_label(target)} does not take the pool's args {arguments}: {error}") from None
+    return Adapter(target(*arguments))
+
+
+def check_declarations(target: Any) -> None:
+    """Raise when a class declares tools wrongly, without making an instance of it."""
+    if inspect.isclass(target):
+        for options, function in _declared(target):
+            Tool(options, function.__get__(object()) if inspect.isfunction(function) else function)
+
+
+def _collect(target: Any) -> list[Tool]:
+    owner: Any = target if isinstance(target, types.ModuleType) else type(target)
+    tools: dict[str, Tool] = {}
+    for options, function in _declared(owner):
+        if isinstance(target, types.ModuleType):
+            bound = function
+        else:
+            bound = function.__get__(target, owner) if hasattr(function, "__get__") else function
+        if options.name in tools:
+            raise TypeError(f"{_label(target)} declares the tool {options.name!r} twice")
+        tools[options.name] = Tool(options, bound)
+    return [tools[name] for name in sorted(tools)]
+
+
+def _declared(owner: Any) -> list[tuple[ToolOptions, Any]]:
+    """Return what is decorated in a class (the nearest definition of each attribute) or a module."""
+    members: Mapping[str, Any]
+    if inspect.isclass(owner):
+        members = {name: value for base in reversed(owner.__mro__) for name, value in vars(base).items()}
+    else:
+        members = vars(owner)
+    found = []
+    for value in members.values():
+        raw = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+        options = tool_options(raw)
+        if options is not None and not inspect.isclass(raw):
+            found.append((options, value))
+    return found
+
+
+def _label(target: Any) -> str:
+    if isinstance(target, types.ModuleType):
+        return f"module {target.__name__}"
+    return (target if inspect.isclass(target) else type(target)).__qualname__
