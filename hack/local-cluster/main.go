@@ -39,6 +39,7 @@ var verbs = map[string]verb{
 	"status":         {"status               say what runs; exit code 0 when the node is Ready", status},
 	"assets":         {"assets               print the folder with etcd, kube-apiserver, kubectl, …", assets},
 	"kubeconfig":     {"kubeconfig           print the path of the kubeconfig", kubeconfig},
+	"python-base":    {"python-base          print the path of the Python base image's archive", pythonBase},
 	"load":           {"load FILE.tar…       import image archives into the cluster", load},
 	"kill-container": {"kill-container ID    SIGKILL the main process of a container", killContainer},
 	"processes":      {"processes            print all container processes of the node (JSON)", processes},

@@ -186,6 +186,20 @@ func assets(_ context.Context, _ []string) error {
 	return nil
 }
 
+// pythonBase makes the Python base image alone, for builds of worker images.
+func pythonBase(_ context.Context, _ []string) error {
+	cache, err := build.DefaultCache(os.Stderr)
+	if err != nil {
+		return err
+	}
+	item, err := cache.Python()
+	if err != nil {
+		return err
+	}
+	fmt.Println(filepath.Join(item.Path, "python-base.tar"))
+	return nil
+}
+
 // tail gives the last lines of a text.
 func tail(text string, lines int) string {
 	all := strings.Split(strings.TrimRight(text, "\n"), "\n")
