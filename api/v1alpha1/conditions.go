@@ -46,7 +46,7 @@ const (
 	ReasonUnschedulable = "Unschedulable"
 	// ReasonPodRejected: the API server refused the pod.
 	ReasonPodRejected = "PodRejected"
-	// ReasonPodFailed: the pod ended.
+	// ReasonPodFailed: the pod ended, or a container of it ends again and again.
 	ReasonPodFailed = "PodFailed"
 	// ReasonAdapterLoaded: the adapter was imported.
 	ReasonAdapterLoaded = "AdapterLoaded"
@@ -68,6 +68,8 @@ const (
 	ReasonNameTaken = "NameTaken"
 	// ReasonInvalidSpec: the API server accepted the object, but a child of it cannot be made.
 	ReasonInvalidSpec = "InvalidSpec"
+	// ReasonCleanupBlocked: a pod is left after its own grace has passed; the message says where and how to force.
+	ReasonCleanupBlocked = "CleanupBlocked"
 	// ReasonCleanupForced: cleanup.timeout passed or it was forced; processes may still run where the message says.
 	ReasonCleanupForced = "CleanupForced"
 )

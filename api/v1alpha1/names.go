@@ -18,6 +18,9 @@ const (
 	LabelServing = "snakepit.dev/serving"
 )
 
+// RouterAccountSuffix follows the pool's name in the names of its ServiceAccount, Role and RoleBinding.
+const RouterAccountSuffix = "-router"
+
 // ScaleByExternal is the value of LabelScaleBy in status.selector.
 const ScaleByExternal = "external"
 

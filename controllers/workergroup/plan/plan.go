@@ -1,0 +1,126 @@
+package plan
+
+import "sort"
+
+// Decide returns what to do about the group's pods.
+func Decide(in Input) Plan {
+	var p Plan
+	sort.Slice(in.Pods, func(i, j int) bool { return in.Pods[i].Ordinal < in.Pods[j].Ordinal })
+	switch {
+	case in.Group.Deleting:
+		end(in, &p)
+	case !in.Group.Finalizer:
+		p.do(AddFinalizer{Reason: "before the first pod"})
+	default:
+		keep(in, &p)
+	}
+	return p
+}
+
+// end deletes every pod and releases the group when none is left.
+func end(in Input, p *Plan) {
+	if !in.Group.Finalizer {
+		return
+	}
+	forced := in.Group.Forced || (!in.Group.ForceAt.IsZero() && !in.Now.Before(in.Group.ForceAt))
+	left := 0
+	for _, pod := range in.Pods {
+		switch {
+		case forced && pod.Killed:
+			continue
+		case forced:
+			p.do(DeletePod{Pod: pod, Force: true, Reason: "cleanup is forced"})
+		case !pod.Terminating:
+			p.do(DeletePod{Pod: pod, Reason: "the group is deleted"})
+		}
+		left++
+	}
+	if left == 0 {
+		p.do(Release{Forced: forced && len(in.Pods) > 0, Reason: "no pod is left"})
+		return
+	}
+	if !forced && !in.Group.ForceAt.IsZero() {
+		p.lookAt(in.Group.ForceAt)
+	}
+}
+
+// keep has exactly one pod serve, unless the group is drained.
+func keep(in Input, p *Plan) {
+	waiting := replaceEnded(in, p)
+	chosen := choose(in)
+	for _, pod := range in.Pods {
+		if startable(pod) && (chosen == nil || pod.UID != chosen.UID) {
+			p.do(DeletePod{Pod: pod, Reason: "another pod of the group serves"})
+		}
+	}
+	if chosen == nil {
+		if !waiting && !in.Group.Draining {
+			p.do(CreatePod{Ordinal: freeOrdinal(in.Pods), Reason: "the group has no pod that can serve"})
+		}
+		return
+	}
+	if chosen.Terminating {
+		p.lookAt(chosen.GraceOver)
+	}
+	if chosen.UID != in.Group.PodUID {
+		p.do(SetPodUID{Pod: *chosen, Reason: "it is the group's pod now"})
+		return
+	}
+	for _, pod := range in.Pods {
+		if serving := pod.UID == in.Group.PodUID; serving != pod.Serving && !pod.Ended {
+			p.do(SetServing{Pod: pod, Serving: serving, Reason: "the Service follows spec.podUID"})
+		}
+	}
+}
+
+// replaceEnded deletes pods that ended. It says whether one still waits for its time.
+func replaceEnded(in Input, p *Plan) (waiting bool) {
+	for _, pod := range in.Pods {
+		if !pod.Ended || pod.Terminating {
+			continue
+		}
+		retry := pod.EndedAt
+		if !pod.Served {
+			retry = retry.Add(FailedPodRetry)
+		}
+		if in.Now.Before(retry) {
+			p.lookAt(retry)
+			waiting = true
+			continue
+		}
+		p.do(DeletePod{Pod: pod, Reason: "it ended"})
+	}
+	return waiting
+}
+
+// choose returns the pod that serves: the one that is named already for as long as it can, else the oldest that can start.
+// A terminating pod that is still Ready drains: its sessions are served to its end, and no other pod runs beside it.
+func choose(in Input) *Pod {
+	var chosen *Pod
+	for i := range in.Pods {
+		pod := &in.Pods[i]
+		draining := pod.Terminating && pod.Ready && !pod.Ended && in.Now.Before(pod.GraceOver)
+		if pod.UID == in.Group.PodUID && (startable(*pod) || draining) {
+			return pod
+		}
+		if chosen == nil && startable(*pod) {
+			chosen = pod
+		}
+	}
+	return chosen
+}
+
+func startable(pod Pod) bool { return !pod.Terminating && !pod.Ended }
+
+// freeOrdinal is the lowest number that no pod has, a terminating one included: a replacement never waits for its namesake.
+func freeOrdinal(pods []Pod) int {
+	used := map[int]bool{}
+	for _, pod := range pods {
+		used[pod.Ordinal] = true
+	}
+	n := 0
+	for used[n] {
+		n++
+	}
+	return n
+}

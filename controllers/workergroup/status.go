@@ -1,0 +1,158 @@
+package workergroup
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/conditions"
+)
+
+// ownStatus is the operator's part of a group's status.
+type ownStatus struct {
+	ObservedGeneration int64              `json:"observedGeneration"`
+	PodName            string             `json:"podName,omitempty"`
+	Conditions         []metav1.Condition `json:"conditions"`
+}
+
+// routersConditions are written by the router and never by the operator.
+var routersConditions = map[string]bool{v1alpha1.ConditionWorkersReady: true, v1alpha1.ConditionAdapterLoaded: true}
+
+func (r *Reconciler) writeStatus(ctx context.Context, obs *observation, refused *refusal, now time.Time) error {
+	next := computeStatus(obs, refused, now)
+	was := ownStatus{ObservedGeneration: obs.group.Status.ObservedGeneration, PodName: obs.group.Status.PodName}
+	for _, c := range obs.group.Status.Conditions {
+		if !routersConditions[c.Type] {
+			was.Conditions = append(was.Conditions, c)
+		}
+	}
+	if sameStatus(next, was) {
+		return nil
+	}
+	return r.Writer.ApplyStatus(ctx, obs.group.UID, obs.group, &next, v1alpha1.FieldManagerOperator)
+}
+
+func sameStatus(a, b ownStatus) bool {
+	byType := map[string]metav1.Condition{}
+	for _, c := range b.Conditions {
+		byType[c.Type] = c
+	}
+	if len(a.Conditions) != len(b.Conditions) || a.ObservedGeneration != b.ObservedGeneration || a.PodName != b.PodName {
+		return false
+	}
+	for _, c := range a.Conditions {
+		if !equality.Semantic.DeepEqual(c, byType[c.Type]) {
+			return false
+		}
+	}
+	return true
+}
+
+// computeStatus says what the observation means. Of the old status only transition times are used.
+func computeStatus(obs *observation, refused *refusal, now time.Time) ownStatus {
+	group := obs.group
+	set := conditions.New(group.Status.Conditions, group.Generation, now)
+	pod := current(obs)
+	routerReady, reason, message := routerState(group, pod, refused)
+	put := func(kind string, ok bool, reason, message string) {
+		set.Put(kind, conditions.Status(ok), reason, message)
+	}
+	ready, readyReason, readyMessage := routerReady, reason, message
+	if routerReady {
+		ready, readyReason, readyMessage = workersState(group)
+	}
+	if group.DeletionTimestamp != nil {
+		ready, readyReason, readyMessage = false, v1alpha1.ReasonTerminating, terminating(obs)
+	}
+	put(v1alpha1.ConditionReady, ready, readyReason, readyMessage)
+	put(v1alpha1.ConditionRouterReady, routerReady, reason, message)
+	if d := group.Spec.DrainRequest; d != nil {
+		put(v1alpha1.ConditionDraining, true, v1alpha1.ReasonDraining,
+			fmt.Sprintf("no new sessions since %s; what is left ends at %s (%s)", stamp(d.StartedAt), stamp(d.Deadline), d.Cause))
+	}
+	if refused != nil {
+		put(v1alpha1.ConditionStalled, true, refused.reason, refused.message)
+	}
+	out := ownStatus{ObservedGeneration: group.Generation, Conditions: set.List()}
+	if pod != nil {
+		out.PodName = pod.Name
+	}
+	return out
+}
+
+// current is the pod of spec.podUID, or the only one while none is named.
+func current(obs *observation) *corev1.Pod {
+	for i := range obs.pods {
+		if obs.pods[i].UID == obs.group.Spec.PodUID {
+			return &obs.pods[i]
+		}
+	}
+	for i := range obs.pods {
+		if obs.pods[i].DeletionTimestamp == nil {
+			return &obs.pods[i]
+		}
+	}
+	return nil
+}
+
+// routerState says whether the group's pod is the named one and Ready, and if not, why, with the next step.
+func routerState(group *v1alpha1.WorkerGroup, pod *corev1.Pod, refused *refusal) (bool, string, string) {
+	switch {
+	case refused != nil:
+		return false, refused.reason, refused.message
+	case pod == nil:
+		return false, v1alpha1.ReasonPodPending, fmt.Sprintf("group %s has no pod yet", group.Name)
+	case podReady(pod) && pod.UID == group.Spec.PodUID:
+		return true, v1alpha1.ReasonRouterReady, fmt.Sprintf("the router of pod %s is ready", pod.Name)
+	case podReady(pod):
+		return false, v1alpha1.ReasonRouterStarting, fmt.Sprintf("pod %s is ready and takes over", pod.Name)
+	case pod.DeletionTimestamp != nil:
+		return false, v1alpha1.ReasonRouterUnreachable, fmt.Sprintf("pod %s is ending", pod.Name)
+	}
+	if reason, message := podProblem(pod); reason != "" {
+		return false, reason, message
+	}
+	if !routerStarted(pod) {
+		return false, v1alpha1.ReasonPodPending, fmt.Sprintf("pod %s is starting", pod.Name)
+	}
+	if was := group.Status.Router; was != nil && was.PodUID == pod.UID && was.ReadyWorkers > 0 {
+		return false, v1alpha1.ReasonRouterUnreachable, fmt.Sprintf("the router of pod %s does not answer (kubectl logs %s -c router)", pod.Name, pod.Name)
+	}
+	return false, v1alpha1.ReasonRouterStarting, fmt.Sprintf("the router of pod %s waits for its first worker", pod.Name)
+}
+
+// workersState says what the router says; it is asked only while its word counts.
+func workersState(group *v1alpha1.WorkerGroup) (bool, string, string) {
+	router := group.Status.Router
+	wanted := group.Spec.Workers
+	switch {
+	case router == nil || router.PodUID != group.Spec.PodUID:
+		return false, v1alpha1.ReasonRouterStarting, "the router has not reported yet"
+	case router.ReadyWorkers >= wanted && wanted == 0:
+		return true, v1alpha1.ReasonScaledToZero, "no worker is wanted"
+	case router.ReadyWorkers >= wanted:
+		return true, v1alpha1.ReasonWorkersReady, fmt.Sprintf("%d of %d workers ready", router.ReadyWorkers, wanted)
+	default:
+		return false, v1alpha1.ReasonWorkersStarting, fmt.Sprintf("%d of %d workers not ready", wanted-router.ReadyWorkers, wanted)
+	}
+}
+
+func terminating(obs *observation) string {
+	if len(obs.pods) == 0 {
+		return "checking that no pod is left"
+	}
+	pod := &obs.pods[0]
+	node := pod.Spec.NodeName
+	if node == "" {
+		node = "no node"
+	}
+	return fmt.Sprintf("pod %s on %s is left, since %s; cleanup is forced at %s", pod.Name, node,
+		stamp(*obs.group.DeletionTimestamp), stamp(metav1.NewTime(forceAt(obs.group))))
+}
+
+func stamp(t metav1.Time) string { return t.UTC().Format(time.RFC3339) }

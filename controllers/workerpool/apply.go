@@ -1,0 +1,201 @@
+package workerpool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/workerpool/plan"
+	"github.com/snakepit-k8s/snakepit/controllers/workerpool/resources"
+	"github.com/snakepit-k8s/snakepit/controllers/writer"
+)
+
+// errLeft: the API server still knows children of a pool that the cache shows without any.
+var errLeft = errors.New("objects of the pool are left")
+
+// apply carries out the plan.
+func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) error {
+	for _, action := range p.Actions {
+		var err error
+		switch a := action.(type) {
+		case plan.AddFinalizer:
+			err = r.Writer.SetFinalizer(ctx, obs.pool, true)
+		case plan.EnsureChild:
+			err = r.ensureChild(ctx, obs.pool, a)
+		case plan.DeleteChild:
+			err = r.Writer.Delete(ctx, obs.pool.UID, emptyChild(obs.pool, a.Child), nil)
+		case plan.CreateGroup:
+			err = r.createGroup(ctx, obs, a)
+		case plan.UpdateGroup:
+			err = r.applyGroup(ctx, obs, a.Group, nil)
+		case plan.DrainGroup:
+			err = r.drainGroup(ctx, obs, a)
+		case plan.DeleteGroup:
+			err = r.deleteGroup(ctx, obs, a)
+		case plan.DeletePod:
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: obs.pool.Namespace, Name: a.Pod.Name, UID: a.Pod.UID}}
+			err = r.Writer.Delete(ctx, obs.pool.UID, pod, nil)
+		case plan.Release:
+			err = r.release(ctx, obs.pool)
+		default:
+			err = fmt.Errorf("bug: unknown action %T", action)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) ensureChild(ctx context.Context, pool *v1alpha1.WorkerPool, a plan.EnsureChild) error {
+	child := makeChild(pool, a.Child.Kind, a.Groups)
+	if a.Child.State == plan.Missing {
+		return r.Writer.Create(ctx, pool.UID, child)
+	}
+	child.SetUID(a.Child.UID)
+	fields, err := writer.Fields(child)
+	if err != nil {
+		return err
+	}
+	return r.Writer.Apply(ctx, pool.UID, child, fields, v1alpha1.FieldManagerOperator)
+}
+
+func makeChild(pool *v1alpha1.WorkerPool, kind plan.Kind, groups []string) client.Object {
+	switch kind {
+	case plan.ServiceAccount:
+		return resources.MakeServiceAccount(pool)
+	case plan.Role:
+		return resources.MakeRole(pool, groups)
+	case plan.RoleBinding:
+		return resources.MakeRoleBinding(pool)
+	default:
+		return resources.MakeService(pool)
+	}
+}
+
+// emptyChild names an object beside the groups by kind, name and UID.
+func emptyChild(pool *v1alpha1.WorkerPool, c plan.Child) client.Object {
+	var obj client.Object
+	switch c.Kind {
+	case plan.ServiceAccount:
+		obj = &corev1.ServiceAccount{}
+	case plan.Role:
+		obj = &rbacv1.Role{}
+	case plan.RoleBinding:
+		obj = &rbacv1.RoleBinding{}
+	default:
+		obj = &corev1.Service{}
+	}
+	obj.SetNamespace(pool.Namespace)
+	obj.SetName(c.Name)
+	obj.SetUID(c.UID)
+	return obj
+}
+
+func (r *Reconciler) createGroup(ctx context.Context, obs *observation, a plan.CreateGroup) error {
+	group := resources.MakeGroup(obs.pool, obs.revision, a.Ordinal)
+	if err := r.Writer.Create(ctx, obs.pool.UID, group); err != nil {
+		return err
+	}
+	r.event(obs.pool, group, corev1.EventTypeNormal, v1alpha1.EventGroupCreated, "CreateGroup", "created group %s: %s", group.Name, a.Reason)
+	return nil
+}
+
+// applyGroup gives a group the pool's live settings and, if it is given, the request to drain. What this manager owns is applied as a whole
+// each time, so nothing of it can be left out.
+func (r *Reconciler) applyGroup(ctx context.Context, obs *observation, g plan.Group, drain *v1alpha1.DrainRequest) error {
+	want := resources.MakeGroup(obs.pool, g.Revision, g.Ordinal)
+	want.Name, want.UID = g.Name, g.UID
+	spec, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&want.Spec.LiveSettings)
+	if err != nil {
+		return err
+	}
+	spec["workers"] = int64(want.Spec.Workers)
+	if drain != nil {
+		if spec["drainRequest"], err = runtime.DefaultUnstructuredConverter.ToUnstructured(drain); err != nil {
+			return err
+		}
+	}
+	all, err := writer.Fields(want)
+	if err != nil {
+		return err
+	}
+	metadata, _ := all["metadata"].(map[string]any)
+	delete(metadata, "finalizers")
+	return r.Writer.Apply(ctx, obs.pool.UID, want, map[string]any{"metadata": metadata, "spec": spec}, v1alpha1.FieldManagerOperator)
+}
+
+func (r *Reconciler) drainGroup(ctx context.Context, obs *observation, a plan.DrainGroup) error {
+	request := &v1alpha1.DrainRequest{StartedAt: metav1.NewTime(a.Started), Deadline: metav1.NewTime(a.Deadline), Cause: a.Cause}
+	if err := r.applyGroup(ctx, obs, a.Group, request); err != nil {
+		return err
+	}
+	r.event(obs.pool, reference(obs, a.Group), corev1.EventTypeNormal, v1alpha1.EventDrainStarted, "DrainGroup",
+		"group %s takes no new sessions; what is left ends at %s (%s)", a.Group.Name, stamp(request.Deadline), a.Cause)
+	return nil
+}
+
+func (r *Reconciler) deleteGroup(ctx context.Context, obs *observation, a plan.DeleteGroup) error {
+	group := reference(obs, a.Group)
+	if err := r.Writer.Delete(ctx, obs.pool.UID, group, nil); err != nil {
+		return err
+	}
+	if a.Late {
+		r.event(obs.pool, group, corev1.EventTypeWarning, v1alpha1.EventDrainTimeout, "DeleteGroup",
+			"group %s was not drained by its deadline; its sessions are lost", a.Group.Name)
+	}
+	r.event(obs.pool, group, corev1.EventTypeNormal, v1alpha1.EventGroupDeleted, "DeleteGroup", "deleted group %s: %s", a.Group.Name, a.Reason)
+	return nil
+}
+
+// release lets the pool go once the API server itself, not the cache, knows nothing that carries its UID.
+func (r *Reconciler) release(ctx context.Context, pool *v1alpha1.WorkerPool) error {
+	lists := []client.ObjectList{
+		&v1alpha1.WorkerGroupList{}, &corev1.PodList{}, &corev1.ServiceList{}, &corev1.ServiceAccountList{}, &rbacv1.RoleList{}, &rbacv1.RoleBindingList{},
+	}
+	for _, list := range lists {
+		if err := r.Writer.Live.List(ctx, list, client.InNamespace(pool.Namespace), client.MatchingLabels{v1alpha1.LabelPoolUID: string(pool.UID)}, client.Limit(1)); err != nil {
+			return err
+		}
+		if n := itemCount(list); n > 0 {
+			return fmt.Errorf("%w: %T", errLeft, list)
+		}
+	}
+	return r.Writer.SetFinalizer(ctx, pool, false)
+}
+
+func itemCount(list client.ObjectList) int {
+	switch l := list.(type) {
+	case *v1alpha1.WorkerGroupList:
+		return len(l.Items)
+	case *corev1.PodList:
+		return len(l.Items)
+	case *corev1.ServiceList:
+		return len(l.Items)
+	case *corev1.ServiceAccountList:
+		return len(l.Items)
+	case *rbacv1.RoleList:
+		return len(l.Items)
+	case *rbacv1.RoleBindingList:
+		return len(l.Items)
+	}
+	return 0
+}
+
+func reference(obs *observation, g plan.Group) *v1alpha1.WorkerGroup {
+	return &v1alpha1.WorkerGroup{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "WorkerGroup"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: obs.pool.Namespace, Name: g.Name, UID: g.UID},
+	}
+}
+
+func (r *Reconciler) event(about, related runtime.Object, kind, reason, action, note string, args ...any) {
+	r.Events.Eventf(about, related, kind, reason, action, note, args...)
+}

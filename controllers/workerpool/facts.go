@@ -1,0 +1,220 @@
+package workerpool
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/conditions"
+	"github.com/snakepit-k8s/snakepit/controllers/workerpool/plan"
+	"github.com/snakepit-k8s/snakepit/controllers/workerpool/resources"
+)
+
+// verdict is a condition without its type.
+type verdict struct {
+	ok      bool
+	reason  string
+	message string
+}
+
+// facts are what the groups say, before it becomes conditions.
+type facts struct {
+	// active is the group of the current revision that is not ending; nil while there is none.
+	active *v1alpha1.WorkerGroup
+	// ready workers of the active group, by the word of a router that counts.
+	ready int32
+	// reached: nothing is left to do for this generation, workers' starts apart.
+	reached  bool
+	router   verdict
+	adapter  *metav1.Condition
+	stalled  verdict
+	draining string
+	// ending is what a deletion waits for; overdue is when it has waited too long.
+	ending  string
+	overdue time.Time
+}
+
+// gather reads the groups: counts into out, the rest into facts.
+func gather(obs *observation, out *v1alpha1.WorkerPoolStatus, now time.Time) facts {
+	f := facts{router: verdict{false, v1alpha1.ReasonRouterStarting, "no group serves yet"}}
+	var draining []string
+	for i := range obs.groups {
+		g := &obs.groups[i]
+		if trusted(g) {
+			out.Workers += int32(len(g.Status.Router.Workers))
+			out.BusyWorkers += g.Status.Router.BusyWorkers
+			out.Sessions += g.Status.Router.Sessions
+		}
+		if g.DeletionTimestamp != nil || g.Spec.DrainRequest != nil {
+			draining = append(draining, ending(g))
+			if message := blocked(obs.pool, g, now); message != "" {
+				f.stalled = verdict{true, v1alpha1.ReasonCleanupBlocked, message}
+			} else if g.DeletionTimestamp != nil {
+				f.overdue = overdue(g)
+			}
+		} else if g.Spec.Revision == obs.revision && f.active == nil {
+			f.active = g
+		}
+	}
+	f.draining = strings.Join(draining, "; ")
+	if names := taken(obs); names != "" {
+		f.stalled = verdict{true, v1alpha1.ReasonNameTaken, names}
+	}
+	if f.active != nil {
+		f.describe(obs, out)
+	}
+	f.ending = f.draining
+	if f.ending == "" && len(obs.orphans) > 0 {
+		f.ending = fmt.Sprintf("pod %s, whose group is gone", obs.orphans[0].Name)
+	}
+	return f
+}
+
+// describe adds what the active group says.
+func (f *facts) describe(obs *observation, out *v1alpha1.WorkerPoolStatus) {
+	g := f.active
+	out.Revision = g.Spec.Revision
+	if trusted(g) {
+		f.ready = g.Status.Router.ReadyWorkers
+		out.ReadyWorkers = f.ready
+		f.reached = len(obs.groups) == 1 && resources.GroupMatches(wanted(obs, g), g) && g.Status.Router.ObservedGeneration >= g.Generation
+	}
+	if c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionRouterReady); c != nil {
+		f.router = verdict{c.Status == metav1.ConditionTrue, c.Reason, c.Message}
+	}
+	if c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionStalled); c != nil && c.Status == metav1.ConditionTrue && !f.stalled.ok {
+		f.stalled = verdict{true, c.Reason, c.Message}
+	}
+	// The adapter's failure is the router's word even while its pod is not Ready: that is what keeps it from being Ready.
+	c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionAdapterLoaded)
+	if c == nil || !sameRouter(g) {
+		return
+	}
+	f.adapter = c.DeepCopy()
+	if c.Status == metav1.ConditionFalse {
+		f.adapter.Message = withLogs(g, c.Message)
+		if c.Reason == v1alpha1.ReasonAdapterFailed && !f.stalled.ok {
+			f.stalled = verdict{true, c.Reason, f.adapter.Message}
+		}
+	}
+}
+
+// available says whether as many workers as wanted can take new sessions.
+func (f *facts) available(pool *v1alpha1.WorkerPool) verdict {
+	want := pool.Spec.Workers
+	missing := want - f.ready
+	switch {
+	case f.active == nil || !trusted(f.active):
+		return verdict{false, f.router.reason, f.router.message}
+	case want == 0:
+		return verdict{true, v1alpha1.ReasonScaledToZero, "no worker is wanted; set spec.workers to start some"}
+	case missing <= 0:
+		return verdict{true, v1alpha1.ReasonWorkersReady, fmt.Sprintf("%d of %d workers ready", f.ready, want)}
+	}
+	for _, w := range f.active.Status.Router.Workers {
+		if w.State == v1alpha1.WorkerFailed && w.LastError != "" {
+			return verdict{false, v1alpha1.ReasonWorkersFailing, fmt.Sprintf("%d of %d workers not ready: worker %s/%d: %s (kubectl logs %s -c %s)",
+				missing, want, f.active.Status.PodName, w.Slot, w.LastError, f.active.Status.PodName, v1alpha1.WorkerContainer)}
+		}
+	}
+	return verdict{false, v1alpha1.ReasonWorkersStarting, fmt.Sprintf("%d of %d workers not ready", missing, want)}
+}
+
+// readiness is Ready: router up and enough workers available. A pool that was Ready for this generation stays so for a few seconds.
+func (f *facts) readiness(pool *v1alpha1.WorkerPool, set *conditions.Set, available verdict, now time.Time) (verdict, time.Time) {
+	switch {
+	case pool.DeletionTimestamp != nil:
+		return verdict{false, v1alpha1.ReasonTerminating, terminating(pool, f.ending)}, time.Time{}
+	case f.router.ok && available.ok:
+		return available, time.Time{}
+	}
+	bad := available
+	switch {
+	case f.stalled.ok:
+		bad = f.stalled
+	case !f.router.ok:
+		bad = f.router
+	}
+	was := set.Old(v1alpha1.ConditionReady)
+	if was == nil || was.Status != metav1.ConditionTrue || was.ObservedGeneration != pool.Generation {
+		return verdict{false, bad.reason, bad.message}, time.Time{}
+	}
+	since := now
+	if c := set.Old(v1alpha1.ConditionWorkersAvailable); c != nil && c.Status == metav1.ConditionFalse {
+		since = c.LastTransitionTime.Time
+	}
+	if until := since.Add(unreadyAfter); now.Before(until) {
+		return verdict{true, was.Reason, was.Message}, until
+	}
+	return verdict{false, bad.reason, bad.message}, time.Time{}
+}
+
+// terminating says what is left, since when, and how to force: a stable text, because it is written on change only.
+func terminating(pool *v1alpha1.WorkerPool, left string) string {
+	if left == "" {
+		left = "checking that nothing is left"
+	}
+	return fmt.Sprintf("deleted at %s, waiting for: %s. %s", stamp(*pool.DeletionTimestamp), left, howToForce(pool))
+}
+
+func howToForce(pool *v1alpha1.WorkerPool) string {
+	return fmt.Sprintf("To force: kubectl annotate wpool %s %s=%s", pool.Name, v1alpha1.AnnotationForceCleanup, pool.UID)
+}
+
+// ending says what a group that ends waits for.
+func ending(g *v1alpha1.WorkerGroup) string {
+	if g.DeletionTimestamp != nil {
+		if c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionReady); c != nil && c.Reason == v1alpha1.ReasonTerminating {
+			return fmt.Sprintf("group %s: %s", g.Name, c.Message)
+		}
+		return fmt.Sprintf("group %s, deleted at %s", g.Name, stamp(*g.DeletionTimestamp))
+	}
+	d := g.Spec.DrainRequest
+	return fmt.Sprintf("group %s drains since %s, until %s at the latest (%s)", g.Name, stamp(d.StartedAt), stamp(d.Deadline), d.Cause)
+}
+
+// blocked says that a group's pod is left although its own grace has passed.
+func blocked(pool *v1alpha1.WorkerPool, g *v1alpha1.WorkerGroup, now time.Time) string {
+	if g.DeletionTimestamp == nil || now.Before(overdue(g)) {
+		return ""
+	}
+	return fmt.Sprintf("%s. Its node may be lost (kubectl get nodes). %s", ending(g), howToForce(pool))
+}
+
+// overdue is when a deleted group's pod should be gone.
+func overdue(g *v1alpha1.WorkerGroup) time.Time {
+	return g.DeletionTimestamp.Add(drainTimeout(g) + 2*v1alpha1.CleanupTailSeconds*time.Second)
+}
+
+func taken(obs *observation) string {
+	var names []string
+	for _, c := range obs.children {
+		if c.State == plan.Taken {
+			names = append(names, fmt.Sprintf("%s %s exists and is not this pool's", c.Kind, c.Name))
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return strings.Join(names, "; ") + ". Delete or rename it, or give the pool another name"
+}
+
+// withLogs names the worker container and where to read the rest, unless the router said so already.
+func withLogs(g *v1alpha1.WorkerGroup, message string) string {
+	if strings.Contains(message, "kubectl logs") || g.Status.PodName == "" {
+		return message
+	}
+	return fmt.Sprintf("worker %s: %s (kubectl logs %s -c %s)", g.Status.PodName, message, g.Status.PodName, v1alpha1.WorkerContainer)
+}
+
+// wanted is what a group of the pool should look like now, under its own name and revision.
+func wanted(obs *observation, g *v1alpha1.WorkerGroup) *v1alpha1.WorkerGroup {
+	ordinal, _ := resources.GroupOrdinal(obs.pool.Name, g.Spec.Revision, g.Name)
+	return resources.MakeGroup(obs.pool, g.Spec.Revision, ordinal)
+}
+
+func stamp(t metav1.Time) string { return t.UTC().Format(time.RFC3339) }

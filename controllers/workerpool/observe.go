@@ -1,0 +1,201 @@
+package workerpool
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/workerpool/plan"
+	"github.com/snakepit-k8s/snakepit/controllers/workerpool/resources"
+)
+
+// observation is one look at a pool.
+type observation struct {
+	pool     *v1alpha1.WorkerPool
+	revision string
+	groups   []v1alpha1.WorkerGroup
+	used     map[int]bool
+	orphans  []corev1.Pod
+	children []plan.Child
+	role     []string
+}
+
+// observe reads the cache. Only an object that the cache does not hold and that shall exist is asked for at the API server itself: the cache
+// is restricted to objects that carry our label, and a name may be taken by one that does not.
+func (r *Reconciler) observe(ctx context.Context, pool *v1alpha1.WorkerPool) (*observation, error) {
+	revision, err := resources.Revision(&pool.Spec.PodSettings)
+	if err != nil {
+		return nil, err
+	}
+	obs := &observation{pool: pool, revision: revision, used: map[int]bool{}}
+	var groups v1alpha1.WorkerGroupList
+	if err := r.Writer.Client.List(ctx, &groups, client.InNamespace(pool.Namespace)); err != nil {
+		return nil, err
+	}
+	alive := map[string]bool{}
+	for _, group := range groups.Items {
+		if n, ok := resources.GroupOrdinal(pool.Name, revision, group.Name); ok {
+			obs.used[n] = true
+		}
+		if owned(&group, pool.UID) {
+			obs.groups = append(obs.groups, group)
+			alive[string(group.UID)] = true
+		}
+	}
+	var pods corev1.PodList
+	if err := r.Writer.Client.List(ctx, &pods, client.InNamespace(pool.Namespace), client.MatchingLabels{v1alpha1.LabelPoolUID: string(pool.UID)}); err != nil {
+		return nil, err
+	}
+	for _, pod := range pods.Items {
+		if !alive[pod.Labels[v1alpha1.LabelGroupUID]] {
+			obs.orphans = append(obs.orphans, pod)
+		}
+	}
+	return obs, r.observeChildren(ctx, obs)
+}
+
+func (r *Reconciler) observeChildren(ctx context.Context, obs *observation) error {
+	pool := obs.pool
+	account := &corev1.ServiceAccount{}
+	role := &rbacv1.Role{}
+	binding := &rbacv1.RoleBinding{}
+	service := &corev1.Service{}
+	wantAccount := resources.MakeServiceAccount(pool)
+	access := resources.AccessName(pool.Name)
+	look := []struct {
+		kind    plan.Kind
+		name    string
+		have    client.Object
+		wanted  bool
+		matches func() bool
+	}{
+		{plan.ServiceAccount, access, account, wantAccount != nil, func() bool { return resources.ServiceAccountMatches(wantAccount, account) }},
+		{plan.Role, access, role, true, func() bool { return resources.RoleMatches(resources.MakeRole(pool, roleGroups(role)), role) }},
+		{plan.RoleBinding, access, binding, true, func() bool { return resources.RoleBindingMatches(resources.MakeRoleBinding(pool), binding) }},
+		{plan.Service, pool.Name, service, true, func() bool { return resources.ServiceMatches(resources.MakeService(pool), service) }},
+	}
+	for _, l := range look {
+		found, err := r.find(ctx, types.NamespacedName{Namespace: pool.Namespace, Name: l.name}, l.have, l.wanted && pool.DeletionTimestamp == nil)
+		if err != nil {
+			return err
+		}
+		child := plan.Child{Kind: l.kind, Name: l.name, State: plan.Missing}
+		switch {
+		case !found && !l.wanted:
+			child.State = plan.Absent
+		case !found:
+		case !owned(l.have, pool.UID) && !l.wanted:
+			child.State = plan.Absent
+		case !owned(l.have, pool.UID):
+			child.State = plan.Taken
+		case !l.wanted:
+			child.State, child.UID = plan.Unwanted, l.have.GetUID()
+		case l.matches():
+			child.State, child.UID = plan.Matching, l.have.GetUID()
+		default:
+			child.State, child.UID = plan.Different, l.have.GetUID()
+		}
+		obs.children = append(obs.children, child)
+	}
+	obs.role = roleGroups(role)
+	return nil
+}
+
+// find gets an object from the cache and, if asked, from the API server when the cache has none.
+func (r *Reconciler) find(ctx context.Context, key types.NamespacedName, into client.Object, live bool) (bool, error) {
+	err := r.Writer.Client.Get(ctx, key, into)
+	if apierrors.IsNotFound(err) && live {
+		err = r.Writer.Live.Get(ctx, key, into)
+	}
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func owned(obj metav1.Object, uid types.UID) bool {
+	owner := metav1.GetControllerOf(obj)
+	return owner != nil && owner.UID == uid
+}
+
+func roleGroups(role *rbacv1.Role) []string {
+	if len(role.Rules) == 0 {
+		return nil
+	}
+	return role.Rules[0].ResourceNames
+}
+
+// trusted says whether what the router wrote counts: it is the router of the group's current, Ready pod.
+func trusted(group *v1alpha1.WorkerGroup) bool {
+	return sameRouter(group) && reachable(group)
+}
+
+// sameRouter says whether the router's word is that of the group's current pod, Ready or not.
+func sameRouter(group *v1alpha1.WorkerGroup) bool {
+	router := group.Status.Router
+	return router != nil && router.PodUID != "" && router.PodUID == group.Spec.PodUID
+}
+
+// reachable says whether the group's pod is Ready, by the word of the group's controller.
+func reachable(group *v1alpha1.WorkerGroup) bool {
+	for _, c := range group.Status.Conditions {
+		if c.Type == v1alpha1.ConditionRouterReady {
+			return c.Status == metav1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// input is the observation in the planner's words.
+func (o *observation) input(now time.Time) plan.Input {
+	in := plan.Input{
+		Now: now,
+		Pool: plan.Pool{
+			Deleting:     o.pool.DeletionTimestamp != nil,
+			Finalizer:    slices.Contains(o.pool.Finalizers, v1alpha1.Finalizer),
+			Revision:     o.revision,
+			UsedOrdinals: o.used,
+			RoleGroups:   o.role,
+		},
+		Children:  o.children,
+		GroupName: func(n int) string { return resources.GroupName(o.pool.Name, o.revision, n) },
+	}
+	for i := range o.groups {
+		g := &o.groups[i]
+		ordinal, _ := resources.GroupOrdinal(o.pool.Name, g.Spec.Revision, g.Name)
+		planned := plan.Group{
+			Name: g.Name, UID: g.UID, Revision: g.Spec.Revision, Ordinal: ordinal,
+			Deleting:     g.DeletionTimestamp != nil,
+			DrainTimeout: drainTimeout(g),
+			Reachable:    reachable(g),
+			Drained:      trusted(g) && g.Status.Router.Drained,
+			Matching:     resources.GroupMatches(wanted(o, g), g),
+		}
+		if g.Spec.DrainRequest != nil {
+			planned.Drain = &plan.Drain{Deadline: g.Spec.DrainRequest.Deadline.Time}
+		}
+		in.Groups = append(in.Groups, planned)
+	}
+	for _, pod := range o.orphans {
+		in.Orphans = append(in.Orphans, plan.Pod{Name: pod.Name, UID: pod.UID, Terminating: pod.DeletionTimestamp != nil})
+	}
+	return in
+}
+
+// defaultDrain is drain.timeout when it is unset; the same as in the CRD.
+const defaultDrain = 30 * time.Second
+
+func drainTimeout(group *v1alpha1.WorkerGroup) time.Duration {
+	if t := group.Spec.Drain.Timeout; t != nil {
+		return t.Duration
+	}
+	return defaultDrain
+}

@@ -1,0 +1,70 @@
+package resources
+
+import (
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+)
+
+// The functions below say whether what exists already is what should exist; then nothing is written. What the API server or others add
+// (cluster IPs, labels, annotations) is not ours to compare.
+
+// GroupMatches compares what may change during a group's life. Its pod settings may not: they are its revision.
+func GroupMatches(want, have *v1alpha1.WorkerGroup) bool {
+	return metaMatches(want, have) &&
+		want.Spec.Workers == have.Spec.Workers &&
+		equality.Semantic.DeepEqual(want.Spec.LiveSettings, have.Spec.LiveSettings)
+}
+
+// ServiceMatches compares type, selector and ports.
+func ServiceMatches(want, have *corev1.Service) bool {
+	if !metaMatches(want, have) || len(have.Spec.Ports) != len(want.Spec.Ports) {
+		return false
+	}
+	ports := make([]corev1.ServicePort, len(have.Spec.Ports))
+	for i, p := range have.Spec.Ports {
+		p.NodePort = 0
+		ports[i] = p
+	}
+	return have.Spec.Type == want.Spec.Type &&
+		equality.Semantic.DeepEqual(want.Spec.Selector, have.Spec.Selector) &&
+		equality.Semantic.DeepEqual(want.Spec.Ports, ports)
+}
+
+// ServiceAccountMatches compares whether tokens are mounted.
+func ServiceAccountMatches(want, have *corev1.ServiceAccount) bool {
+	return metaMatches(want, have) && equality.Semantic.DeepEqual(want.AutomountServiceAccountToken, have.AutomountServiceAccountToken)
+}
+
+// RoleMatches compares the rules.
+func RoleMatches(want, have *rbacv1.Role) bool {
+	return metaMatches(want, have) && equality.Semantic.DeepEqual(want.Rules, have.Rules)
+}
+
+// RoleBindingMatches compares who has the role.
+func RoleBindingMatches(want, have *rbacv1.RoleBinding) bool {
+	return metaMatches(want, have) && equality.Semantic.DeepEqual(want.Subjects, have.Subjects)
+}
+
+func metaMatches(want, have metav1.Object) bool {
+	labels := have.GetLabels()
+	for key, value := range want.GetLabels() {
+		if labels[key] != value {
+			return false
+		}
+	}
+	for _, owner := range want.GetOwnerReferences() {
+		found := false
+		for _, o := range have.GetOwnerReferences() {
+			found = found || equality.Semantic.DeepEqual(owner, o)
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,101 @@
+package workerpool
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/conditions"
+	"github.com/snakepit-k8s/snakepit/controllers/workerpool/resources"
+)
+
+// unreadyAfter is how long a pool that was Ready must lack workers before Ready is False: a worker's replacement takes milliseconds.
+// Transition times are whole seconds, so one more is added to the five.
+const unreadyAfter = 6 * time.Second
+
+// writeStatus writes what the observation means, if it says something new. It returns when to look again; zero for never.
+func (r *Reconciler) writeStatus(ctx context.Context, obs *observation, now time.Time) (time.Time, error) {
+	next, again := computeStatus(obs, now)
+	if equality.Semantic.DeepEqual(next, obs.pool.Status) {
+		return again, nil
+	}
+	if err := r.Writer.ApplyStatus(ctx, obs.pool.UID, obs.pool, &next, v1alpha1.FieldManagerOperator); err != nil {
+		return again, err
+	}
+	r.announce(obs.pool, next.Conditions)
+	return again, nil
+}
+
+// announce tells of conditions that just became true and that somebody must act on.
+func (r *Reconciler) announce(pool *v1alpha1.WorkerPool, next []metav1.Condition) {
+	now := meta.FindStatusCondition(next, v1alpha1.ConditionStalled)
+	was := meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionStalled)
+	if now != nil && (was == nil || was.Reason != now.Reason) {
+		r.event(pool, nil, corev1.EventTypeWarning, now.Reason, "UpdateStatus", "%s", now.Message)
+	}
+}
+
+// computeStatus says what the observation means. Of the old status only the times and generations of its conditions are used.
+func computeStatus(obs *observation, now time.Time) (v1alpha1.WorkerPoolStatus, time.Time) {
+	pool := obs.pool
+	out := v1alpha1.WorkerPoolStatus{
+		ObservedGeneration: pool.Generation,
+		Endpoint:           resources.Endpoint(pool),
+		Selector:           resources.Selector(pool),
+	}
+	f := gather(obs, &out, now)
+	out.ReadySummary = fmt.Sprintf("%d/%d", out.ReadyWorkers, pool.Spec.Workers)
+	set := conditions.New(pool.Status.Conditions, pool.Generation, now)
+	available := f.available(pool)
+	ready, again := f.readiness(pool, set, available, now)
+	set.Put(v1alpha1.ConditionReady, conditions.Status(ready.ok), ready.reason, ready.message)
+	set.Put(v1alpha1.ConditionWorkersAvailable, conditions.Status(available.ok), available.reason, available.message)
+	set.Put(v1alpha1.ConditionRouterReady, conditions.Status(f.router.ok), f.router.reason, f.router.message)
+	if a := f.adapter; a != nil {
+		set.Put(v1alpha1.ConditionAdapterLoaded, a.Status, a.Reason, a.Message)
+	} else {
+		set.Put(v1alpha1.ConditionAdapterLoaded, metav1.ConditionUnknown, v1alpha1.ReasonAdapterLoading, "the router has not reported yet")
+	}
+	if f.draining != "" {
+		set.Put(v1alpha1.ConditionDraining, metav1.ConditionTrue, v1alpha1.ReasonDraining, f.draining)
+	}
+	switch {
+	case f.stalled.ok:
+		set.Put(v1alpha1.ConditionStalled, metav1.ConditionTrue, f.stalled.reason, f.stalled.message)
+	case pool.DeletionTimestamp != nil:
+	case !f.reached || (!ready.ok && unfinished(set, pool.Generation)):
+		reason, message := progress(obs, f, available)
+		set.Put(v1alpha1.ConditionReconciling, metav1.ConditionTrue, reason, message)
+	}
+	out.Conditions = set.List()
+	if again.IsZero() {
+		again = f.overdue
+	}
+	return out, again
+}
+
+// unfinished says whether this generation was never Ready.
+func unfinished(set *conditions.Set, generation int64) bool {
+	ready := set.Old(v1alpha1.ConditionReady)
+	return ready == nil || ready.ObservedGeneration < generation || ready.Status == metav1.ConditionUnknown || set.Old(v1alpha1.ConditionReconciling) != nil
+}
+
+func progress(obs *observation, f facts, available verdict) (reason, message string) {
+	switch {
+	case f.draining != "":
+		return v1alpha1.ReasonReplacing, f.draining
+	case f.active == nil:
+		return v1alpha1.ReasonProgressing, fmt.Sprintf("the group of revision %s is being made", obs.revision)
+	case !f.router.ok:
+		return v1alpha1.ReasonProgressing, f.router.message
+	case !available.ok:
+		return v1alpha1.ReasonProgressing, available.message
+	}
+	return v1alpha1.ReasonProgressing, fmt.Sprintf("the router of group %s follows the change", f.active.Name)
+}

@@ -1,0 +1,161 @@
+// Package writer carries out single writes on the API server with the guards that all controllers share: creation is Create with a
+// deterministic name, change is server-side apply with the object's UID, deletion has a UID precondition, and each is noted in the ledger.
+//
+// It decides nothing: what is written, and when, comes from a plan.
+package writer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/catchup"
+)
+
+// Writer writes on behalf of one controller. Its methods are safe for concurrent use.
+type Writer struct {
+	// Client reads from the cache and writes.
+	Client client.Client
+	// Live reads from the API server itself.
+	Live client.Reader
+	// Ledger notes each write, so that the next look waits for it.
+	Ledger *catchup.Ledger
+}
+
+// ErrTaken: the name belongs to an object of another owner, or of none.
+var ErrTaken = errors.New("name is taken")
+
+// Create makes obj. An object of the same name that is the same owner's is taken for the answer to an earlier attempt; any other is ErrTaken.
+func (w *Writer) Create(ctx context.Context, owner types.UID, obj client.Object) error {
+	err := w.Client.Create(ctx, obj, client.FieldOwner(v1alpha1.FieldManagerOperator))
+	if apierrors.IsAlreadyExists(err) {
+		return w.recognise(ctx, owner, obj)
+	}
+	if err == nil {
+		w.Ledger.Wrote(owner, obj, obj.GetResourceVersion())
+	}
+	return err
+}
+
+func (w *Writer) recognise(ctx context.Context, owner types.UID, obj client.Object) error {
+	if err := w.Live.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if by := metav1.GetControllerOf(obj); by == nil || by.UID != owner {
+		return fmt.Errorf("%T %s: %w", obj, obj.GetName(), ErrTaken)
+	}
+	w.Ledger.Wrote(owner, obj, obj.GetResourceVersion())
+	return nil
+}
+
+// Apply changes what manager owns of the object with this UID to exactly fields. An object that is gone is not made again.
+func (w *Writer) Apply(ctx context.Context, owner types.UID, have client.Object, fields map[string]any, manager string) error {
+	u, err := w.configuration(have, fields)
+	if err != nil {
+		return err
+	}
+	if err := w.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.ForceOwnership, client.FieldOwner(manager)); err != nil {
+		return err
+	}
+	w.Ledger.Wrote(owner, have, u.GetResourceVersion())
+	return nil
+}
+
+// ApplyStatus is Apply on the status subresource.
+func (w *Writer) ApplyStatus(ctx context.Context, owner types.UID, have client.Object, status any, manager string) error {
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(status)
+	if err != nil {
+		return err
+	}
+	u, err := w.configuration(have, map[string]any{"status": fields})
+	if err != nil {
+		return err
+	}
+	if err := w.Client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.ForceOwnership, client.FieldOwner(manager)); err != nil {
+		return err
+	}
+	w.Ledger.Wrote(owner, have, u.GetResourceVersion())
+	return nil
+}
+
+// configuration is an apply configuration for exactly this object: name, namespace and UID.
+func (w *Writer) configuration(have client.Object, fields map[string]any) (*unstructured.Unstructured, error) {
+	gvk, err := w.Client.GroupVersionKindFor(have)
+	if err != nil {
+		return nil, err
+	}
+	u := &unstructured.Unstructured{Object: runtime.DeepCopyJSON(fields)}
+	u.SetGroupVersionKind(gvk)
+	u.SetNamespace(have.GetNamespace())
+	u.SetName(have.GetName())
+	u.SetUID(have.GetUID())
+	return u, nil
+}
+
+// Fields is a typed object as apply fields: without status and without what the API server fills in.
+func Fields(obj client.Object) (map[string]any, error) {
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(obj)
+	if err != nil {
+		return nil, err
+	}
+	delete(fields, "status")
+	if m, ok := fields["metadata"].(map[string]any); ok {
+		delete(m, "creationTimestamp")
+	}
+	return fields, nil
+}
+
+// Delete removes exactly this object, never a successor of the same name. One that is gone already is no error.
+func (w *Writer) Delete(ctx context.Context, owner types.UID, obj client.Object, grace *int64) error {
+	options := []client.DeleteOption{
+		client.Preconditions{UID: ptr.To(obj.GetUID())},
+		client.PropagationPolicy(metav1.DeletePropagationBackground),
+	}
+	if grace != nil {
+		options = append(options, client.GracePeriodSeconds(*grace))
+	}
+	err := w.Client.Delete(ctx, obj, options...)
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	if err == nil {
+		w.Ledger.Deleted(owner, obj)
+	}
+	return err
+}
+
+// SetFinalizer adds or removes the finalizer of this very version of obj.
+func (w *Writer) SetFinalizer(ctx context.Context, obj client.Object, present bool) error {
+	before := obj.DeepCopyObject().(client.Object)
+	if present {
+		controllerutil.AddFinalizer(obj, v1alpha1.Finalizer)
+	} else {
+		controllerutil.RemoveFinalizer(obj, v1alpha1.Finalizer)
+	}
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := w.Client.Patch(ctx, obj, patch, client.FieldOwner(v1alpha1.FieldManagerOperator)); err != nil {
+		return err
+	}
+	if present {
+		w.Ledger.Wrote(obj.GetUID(), obj, obj.GetResourceVersion())
+	}
+	return nil
+}
+
+// Ended says that an error is a normal end: the namespace is going away, the object is gone, or somebody else was faster. The next event
+// starts the next look.
+func Ended(err error) bool {
+	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) || apierrors.IsConflict(err) || apierrors.IsNotFound(err)
+}
