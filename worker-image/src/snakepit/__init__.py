@@ -6,28 +6,51 @@ so that workers never load it.
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from snakepit import errors
 from snakepit.adapter import Adapter, Progress, tool
 from snakepit.context import Context, Session
 
+if TYPE_CHECKING:
+    from snakepit.client import (  # noqa: I001  (one re-export a line)
+        AlreadyExecuted as AlreadyExecuted,
+        CallTimeout as CallTimeout,
+        Client as Client,
+        Closed as Closed,
+        DeadlineExceeded as DeadlineExceeded,
+        DeadlineUnreachable as DeadlineUnreachable,
+        Draining as Draining,
+        InvalidArguments as InvalidArguments,
+        MessageTooLarge as MessageTooLarge,
+        MethodUnknown as MethodUnknown,
+        NotReady as NotReady,
+        QueueFull as QueueFull,
+        QueueTimeout as QueueTimeout,
+        Recovering as Recovering,
+        Refused as Refused,
+        RemoteError as RemoteError,
+        RequestQuarantined as RequestQuarantined,
+        SessionError as SessionError,
+        SessionExpired as SessionExpired,
+        SessionLost as SessionLost,
+        SessionUnknown as SessionUnknown,
+        SnakepitError as SnakepitError,
+        ToolUnknown as ToolUnknown,
+        TransportError as TransportError,
+        WorkerBusy as WorkerBusy,
+        WorkerDied as WorkerDied,
+    )
+
 __version__ = "0.1.0"
 __all__ = ["Adapter", "Context", "Progress", "Session", "__version__", "errors", "tool"]
 
 
-# What the client package offers here.
-_CLIENT = frozenset(("AsyncClient", "Client", "DeadlineExceeded", "RemoteError", "SessionLost", "SnakepitError"))
-
-
 def __getattr__(name: str) -> Any:
-    if name not in _CLIENT:
-        raise AttributeError(f"module 'snakepit' has no attribute {name!r}")
-    import importlib
-
-    try:
-        return getattr(importlib.import_module("snakepit.client"), name)
-    except ModuleNotFoundError as error:
-        if error.name != "grpc":
-            raise
-        raise ImportError(f"snakepit.{name} needs grpcio: pip install 'snakepit-k8s[client]'") from None
+    """Offer what the client package has; it loads grpcio for `Client` only, and says what to install if it is missing."""
+    if not name.startswith("_"):
+        client = importlib.import_module("snakepit.client")
+        if name in client.__all__:
+            return getattr(client, name)
+    raise AttributeError(f"module 'snakepit' has no attribute {name!r}")

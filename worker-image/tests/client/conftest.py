@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from client.fake_router import Router
 
+from client.fake_router import Router
 from snakepit import Client
 
 

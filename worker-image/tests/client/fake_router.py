@@ -153,7 +153,7 @@ class Router(grpc.GenericRpcHandler):
         """Serve any method as a stream of bytes."""
         path: str = handler_call_details.method
         method = path.rpartition("/")[2]
-        metadata = {key: value for key, value in handler_call_details.invocation_metadata}
+        metadata = dict(handler_call_details.invocation_metadata)
 
         def behaviour(request: bytes, context: Any) -> Iterator[bytes]:
             return self._serve(path, method, metadata, request, context)

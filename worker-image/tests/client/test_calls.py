@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from client.fake_router import Router
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from client.fake_router import Router
 from snakepit import Client, messages
 from snakepit.client import Closed, InvalidArguments, SnakepitError, ToolUnknown
 

@@ -47,6 +47,7 @@ class SessionLife:
         self._number = 1
         self._used = False
         self._over: errors.SnakepitError | None = None
+        self._in_doubt = False  # the worker died, so that the life has probably ended
         self._closed = False
         self._lock = threading.Lock()
 
@@ -72,6 +73,7 @@ class SessionLife:
         with self._lock:
             if number != self._number or self._over is not None:
                 return
+            self._in_doubt = False
             self.token = headers.get("snakepit-session-token", self.token)
             self.worker = headers.get("snakepit-worker", self.worker)
             self.state = headers.get("snakepit-session-state", self.state)
@@ -80,19 +82,27 @@ class SessionLife:
 
     def fail(self, number: int, error: errors.SnakepitError) -> None:
         """Remember that the life is over, if that is what the error says."""
-        if isinstance(error, errors.SessionLost | errors.SessionExpired):
-            with self._lock:
-                if number == self._number and self._over is None:
-                    self._over = copy.copy(error)
+        with self._lock:
+            if number != self._number or self._over is not None:
+                return
+            if isinstance(error, errors.SessionLost | errors.SessionExpired):
+                self._over = copy.copy(error)
+            self._in_doubt = isinstance(error, errors.WorkerDied)
 
     def reopen(self) -> None:
-        """Forget the life; the next call begins one."""
+        """Forget the life if it is over; the next call begins one.
+
+        A life that is not known to be over is kept: without its token a later loss would pass unnoticed.
+        """
         with self._lock:
             if self._closed:
                 raise errors.Closed(f"session {self.name} is closed; make a new one", session=self.name)
+            if self._over is None and not self._in_doubt:
+                return
             self._number += 1
             self._create = True
             self._over = None
+            self._in_doubt = False
             self.token = self.worker = self.state = ""
             self.ends_at = None
 
@@ -159,9 +169,9 @@ class Session(Caller):
         return view
 
     def reopen(self) -> None:
-        """Acknowledge that the life is over: the next call begins a new one, with fresh state.
+        """Acknowledge what this object has told, a lost or expired session or a worker that died.
 
-        When the life is not over, the next call joins it.
+        The next call begins a new life with fresh state. While nothing of the kind was told, this does nothing.
         """
         self._life.reopen()
 
