@@ -36,9 +36,17 @@ container_tool() {
   fail "none of buildah (as root), podman and docker is here; on Debian: apt-get install buildah" 2
 }
 
-# in_store runs buildah with an image store of its own: nothing of the machine's is touched.
+# in_store runs buildah with an image store and a mount namespace of its own: nothing of the machine's is
+# touched, and a build that is killed leaves no mount.
 in_store() {
-  buildah --root "$cache/buildah/root" --runroot "$cache/buildah/run" --storage-driver overlay "$@"
+  unshare --mount --propagation private buildah --root "$cache/buildah/root" --runroot "$cache/buildah/run" --storage-driver overlay "$@"
+}
+
+# clean_store removes what builds that were broken off have left, and layers that no image needs any more.
+clean_store() {
+  rm -rf "$cache/buildah/run"
+  in_store rm --all >/dev/null
+  in_store rmi --prune --force >/dev/null
 }
 
 # build_archive NAME DOCKERFILE CONTEXT [BUILD-ARG…] builds an image and writes its archive.
@@ -54,11 +62,12 @@ build_archive() {
     # Two checkouts share the store and its names, so one builds at a time.
     (
       flock 9
-      in_store bud --quiet --isolation chroot --layers --pull-never --signature-policy hack/images/policy.json \
+      clean_store
+      in_store bud --quiet --isolation chroot --layers --force-rm --pull-never --signature-policy hack/images/policy.json \
         "${args[@]}" --file "$dockerfile" --tag "$image" "$context" >"$out/$name.log" 2>&1 ||
         { tail -n 25 "$out/$name.log" >&2; fail "buildah could not build $image; its whole output is in $out/$name.log"; }
       in_store push --quiet --signature-policy hack/images/policy.json "$image" "docker-archive:$out/$name.tar:$image"
-      in_store rmi --prune --force >/dev/null
+      clean_store
     ) 9>"$cache/buildah/lock"
   else
     "$tool" build --quiet "${args[@]}" --file "$dockerfile" --tag "$image" "$context" >/dev/null

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"archive/tar"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,34 +64,4 @@ func kubeconfig(_ context.Context, _ []string) error {
 	}
 	fmt.Println(p.shownKubeconfig())
 	return nil
-}
-
-// archiveNames reads the image names from an archive of "docker save" form.
-func archiveNames(path string) ([]string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	for files := tar.NewReader(file); ; {
-		header, err := files.Next()
-		if err == io.EOF {
-			return nil, refuse("%s is no image archive: it has no manifest.json", path)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		if header.Name != "manifest.json" {
-			continue
-		}
-		var images []struct{ RepoTags []string }
-		if err := json.NewDecoder(files).Decode(&images); err != nil {
-			return nil, fmt.Errorf("manifest.json of %s: %w", path, err)
-		}
-		var names []string
-		for _, each := range images {
-			names = append(names, each.RepoTags...)
-		}
-		return names, nil
-	}
 }

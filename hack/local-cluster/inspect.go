@@ -53,11 +53,11 @@ func mounts(_ context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
-	mountinfo, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", first.PID))
+	all, err := node.PodMounts(first.PID, rootOf(first))
 	if err != nil {
 		return err
 	}
-	return printJSON(node.ParseMounts(string(mountinfo)))
+	return printJSON(all)
 }
 
 func printJSON(value any) error {

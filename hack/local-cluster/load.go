@@ -1,10 +1,13 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,6 +65,75 @@ func importArchive(config node.Config, path string) error {
 	return err
 }
 
+// importChanged imports an archive, unless the node has just these images from
+// an earlier load.
+func importChanged(config node.Config, path string) (string, error) {
+	content, err := readArchive(path)
+	if err != nil {
+		return "", err
+	}
+	present, err := imageNames(config)
+	if err != nil {
+		return "", err
+	}
+	loaded := map[string]string{}
+	record := config.Path("loaded.json")
+	if data, err := os.ReadFile(record); err == nil {
+		_ = json.Unmarshal(data, &loaded) // a broken record costs one import
+	}
+	same := len(content) > 0
+	for name, id := range content {
+		same = same && present[name] && loaded[name] == id
+		loaded[name] = id
+	}
+	if same {
+		return "there already", nil
+	}
+	if err := importArchive(config, path); err != nil {
+		return "", err
+	}
+	data, err := json.Marshal(loaded)
+	if err != nil {
+		return "", err
+	}
+	return "", os.WriteFile(record, data, 0o600)
+}
+
+// readArchive gives the images of an archive of "docker save" form: name to id.
+func readArchive(path string) (map[string]string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	for files := tar.NewReader(file); ; {
+		header, err := files.Next()
+		if err == io.EOF {
+			return nil, refuse("%s is no image archive: it has no manifest.json", path)
+		}
+		if err != nil {
+			return nil, refuse("%s is no image archive: %v", path, err)
+		}
+		if header.Name != "manifest.json" {
+			continue
+		}
+		var images []struct {
+			Config   string
+			RepoTags []string
+		}
+		if err := json.NewDecoder(files).Decode(&images); err != nil {
+			return nil, refuse("%s is no image archive: manifest.json: %v", path, err)
+		}
+		content := map[string]string{}
+		for _, each := range images {
+			for _, name := range each.RepoTags {
+				content[name] = each.Config
+			}
+		}
+		return content, nil
+	}
+}
+
 // ctr runs containerd's own client against the node's containerd.
 func ctr(config node.Config, args ...string) (string, error) {
 	command := exec.Command("ctr", append([]string{"--address", config.Socket(), "--namespace", "k8s.io"}, args...)...)
@@ -94,17 +166,17 @@ func load(ctx context.Context, args []string) error {
 		}
 		archives = append(archives, archive)
 	}
-	one := func(archive string) error { return loadIntoCurrent(ctx, archive) }
+	one := func(archive string) (string, error) { return "", loadIntoCurrent(ctx, archive) }
 	if !current {
 		config, _, err := mustRun()
 		if err != nil {
 			return err
 		}
-		one = func(archive string) error { return importArchive(config, archive) }
+		one = func(archive string) (string, error) { return importChanged(config, archive) }
 	}
 	s := steps{out: os.Stdout, start: time.Now()}
 	for _, archive := range archives {
-		if err := s.do("load "+filepath.Base(archive), func() (string, error) { return "", one(archive) }); err != nil {
+		if err := s.do("load "+filepath.Base(archive), func() (string, error) { return one(archive) }); err != nil {
 			return err
 		}
 	}
@@ -139,11 +211,11 @@ func loadIntoCurrent(ctx context.Context, archive string) error {
 	if repository == "" {
 		return refuse("the cluster of context %q pulls its images: set IMAGE_REPOSITORY to a repository you may push to, build the images again, and load them", current)
 	}
-	names, err := archiveNames(archive)
+	content, err := readArchive(archive)
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
+	for name := range content {
 		if !strings.HasPrefix(name, repository+"/") {
 			return refuse("%s holds %s, which is not in IMAGE_REPOSITORY=%s: build it again with IMAGE_REPOSITORY set", filepath.Base(archive), name, repository)
 		}

@@ -177,7 +177,6 @@ func assets(_ context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(os.Stderr, "Kubernetes binary: looking in the cache; a first build takes about ten minutes")
 	item, err := cache.Kubernetes(filepath.Join(p.source, "kubernetes"))
 	if err != nil {
 		return err

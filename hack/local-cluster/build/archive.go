@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,8 +14,8 @@ import (
 	"runtime"
 )
 
-// Part of every key, to be changed with what archives look like.
-const archiveFormat = "docker-archive 1"
+// Part of the key of every image, to be changed with what archives look like.
+const archiveFormat = "docker-archive 2"
 
 // ImageName is the name of an image of ours in a cluster: its tag is its key,
 // so that a node that has the name has this very build.
@@ -29,6 +30,12 @@ type imageConfig struct {
 	OS           string          `json:"os"`
 	Config       containerConfig `json:"config"`
 	RootFS       rootFS          `json:"rootfs"`
+	History      []historyEntry  `json:"history"`
+}
+
+// Builders that put a layer on top want one entry for each layer below.
+type historyEntry struct {
+	CreatedBy string `json:"created_by"`
 }
 
 type containerConfig struct {
@@ -43,7 +50,7 @@ type rootFS struct {
 	DiffIDs []string `json:"diff_ids"`
 }
 
-// archiveProgram writes PROGRAM.tar: an image with the static binary PROGRAM.
+// archiveProgram makes of the static binary PROGRAM the image PROGRAM.tar.
 func archiveProgram(dir, program, key string) error {
 	binary, err := os.ReadFile(filepath.Join(dir, program))
 	if err != nil {
@@ -69,7 +76,7 @@ func archiveProgram(dir, program, key string) error {
 	if err := writeArchive(filepath.Join(dir, program+".tar"), layerPath, config, tags); err != nil {
 		return err
 	}
-	return os.Remove(layerPath)
+	return errors.Join(os.Remove(layerPath), os.Remove(filepath.Join(dir, program)))
 }
 
 // writeArchive writes an image of one layer in the format of "docker save".
@@ -90,7 +97,8 @@ func writeArchive(path, layerPath string, config containerConfig, tags []string)
 	digest := hex.EncodeToString(hash.Sum(nil))
 	described, err := json.Marshal(imageConfig{
 		Architecture: runtime.GOARCH, OS: "linux", Config: config,
-		RootFS: rootFS{Type: "layers", DiffIDs: []string{"sha256:" + digest}},
+		RootFS:  rootFS{Type: "layers", DiffIDs: []string{"sha256:" + digest}},
+		History: []historyEntry{{CreatedBy: "hack/local-cluster"}},
 	})
 	if err != nil {
 		return err

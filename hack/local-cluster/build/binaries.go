@@ -22,7 +22,7 @@ func (c Cache) Kubernetes(source string) (Item, error) {
 		return Item{}, err
 	}
 	flags := versionFlags(version)
-	return c.goProgram("kubernetes", version, source, ".", flags, func(dir, _ string) error {
+	return c.goProgram("kubernetes", version, source, flags, "", func(dir, _ string) error {
 		for _, program := range Programs {
 			if err := os.Symlink("kubernetes", filepath.Join(dir, program)); err != nil {
 				return err
@@ -38,7 +38,7 @@ func (c Cache) CoreDNS(source string) (Item, error) {
 	if err != nil {
 		return Item{}, err
 	}
-	return c.goProgram("coredns", version, source, ".", "", func(dir, key string) error {
+	return c.goProgram("coredns", version, source, "", archiveFormat, func(dir, key string) error {
 		return archiveProgram(dir, "coredns", key)
 	})
 }
@@ -46,28 +46,28 @@ func (c Cache) CoreDNS(source string) (Item, error) {
 // Pause gives the folder with pause.tar, the image that ImageName names; source
 // is the folder of the driver's own module.
 func (c Cache) Pause(source string) (Item, error) {
-	return c.goProgram("pause", "1", filepath.Join(source, "pause"), ".", "", func(dir, key string) error {
+	return c.goProgram("pause", "1", filepath.Join(source, "pause"), "", archiveFormat, func(dir, key string) error {
 		return archiveProgram(dir, "pause", key)
 	})
 }
 
-// goProgram builds one static program and lets finish add to its folder.
-func (c Cache) goProgram(name, version, source, target, ldflags string, finish func(dir, key string) error) (Item, error) {
+// goProgram builds one static program and lets finish add to its folder; format
+// is the version of what finish makes.
+func (c Cache) goProgram(name, version, source, ldflags, format string, finish func(dir, key string) error) (Item, error) {
 	goVersion, err := exec.Command("go", "env", "GOVERSION").Output()
 	if err != nil {
 		return Item{}, fmt.Errorf("go env GOVERSION: %w (Go must be installed and on the PATH)", err)
 	}
-	hash, err := key([]string{string(goVersion), ldflags, archiveFormat}, source)
+	hash, err := key([]string{string(goVersion), ldflags, format}, source)
 	if err != nil {
 		return Item{}, err
 	}
 	key := version + "-" + hash
 	return c.item(name, key, func(dir string) error {
-		command := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w "+ldflags, "-o", filepath.Join(dir, name), target)
+		command := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w "+ldflags, "-o", filepath.Join(dir, name), ".")
 		command.Dir = source
 		command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-mod=readonly")
-		command.Stdout, command.Stderr = c.Progress, c.Progress
-		if err := command.Run(); err != nil {
+		if err := c.run(command); err != nil {
 			return fmt.Errorf("go build of %s: %w", name, err)
 		}
 		return finish(dir, key)

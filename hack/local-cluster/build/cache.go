@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -18,7 +19,7 @@ import (
 type Cache struct {
 	// Dir is the folder itself.
 	Dir string
-	// Progress receives the output of what is being built.
+	// Progress receives a line for each thing that must be made first.
 	Progress io.Writer
 }
 
@@ -49,6 +50,17 @@ type Item struct {
 	Cached bool
 }
 
+// run runs one step of making something. Its output is shown only when it
+// fails: the programs of others say hundreds of lines when all is well.
+func (c Cache) run(command *exec.Cmd) error {
+	output, err := command.CombinedOutput()
+	if err != nil {
+		_, _ = c.Progress.Write(output)
+		return fmt.Errorf("%s: %w (its output is above)", filepath.Base(command.Path), err)
+	}
+	return nil
+}
+
 // item gives the folder of kind and key, and lets make fill it when it is not
 // there. A second program that wants the same waits and then finds it.
 func (c Cache) item(kind, key string, make func(dir string) error) (Item, error) {
@@ -75,6 +87,7 @@ func (c Cache) item(kind, key string, make func(dir string) error) (Item, error)
 	if err := os.Mkdir(temporary, 0o755); err != nil {
 		return result, err
 	}
+	fmt.Fprintf(c.Progress, "making %s %s\n", kind, key)
 	if err := make(temporary); err != nil {
 		return result, errors.Join(err, os.RemoveAll(temporary))
 	}

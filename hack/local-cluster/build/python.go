@@ -1,7 +1,6 @@
 package build
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,9 +48,8 @@ func (c Cache) Python() (Item, error) {
 			exec.Command("sh", "-euc", trimPython, "trim", root, layer),
 		}
 		for _, step := range steps {
-			step.Stdout, step.Stderr = c.Progress, c.Progress
-			if err := step.Run(); err != nil {
-				return fmt.Errorf("%s: %w", filepath.Base(step.Path), err)
+			if err := c.run(step); err != nil {
+				return err
 			}
 		}
 		config := containerConfig{
