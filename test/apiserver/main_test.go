@@ -1,0 +1,206 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/test/fixture"
+)
+
+// limit is how long anything may take on a busy machine.
+const limit = 30 * time.Second
+
+var server *fixture.APIServer
+
+func TestMain(m *testing.M) {
+	if fixture.Assets() == "" {
+		fmt.Println("left out: tests on a real API server; to run them: make test-apiserver")
+		os.Exit(0)
+	}
+	var err error
+	if server, err = fixture.StartAPIServer(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	if err := server.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
+}
+
+// scene is one test's namespace with an operator and a kubelet of its own.
+type scene struct {
+	t         *testing.T
+	ctx       context.Context
+	namespace string
+	operator  *fixture.Operator
+}
+
+func begin(t *testing.T) *scene {
+	t.Helper()
+	s := &scene{t: t, ctx: t.Context()}
+	prefix := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(strings.TrimPrefix(t.Name(), "Test")))
+	var err error
+	s.namespace, err = server.Namespace(s.ctx, prefix)
+	s.must(err)
+	kubelet, err := fixture.StartKubelet(server.Config, s.namespace)
+	s.must(err)
+	s.start()
+	t.Cleanup(func() {
+		s.stop()
+		if err := kubelet.Stop(); err != nil {
+			t.Errorf("kubelet: %v", err)
+		}
+	})
+	return s
+}
+
+func (s *scene) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *scene) start() {
+	s.t.Helper()
+	var err error
+	s.operator, err = fixture.StartOperator(server.Config, fixture.OperatorOptions{Namespace: s.namespace})
+	s.must(err)
+}
+
+func (s *scene) stop() {
+	s.t.Helper()
+	if s.operator == nil {
+		return
+	}
+	if err := s.operator.Stop(); err != nil {
+		s.t.Errorf("operator: %v", err)
+	}
+	s.operator = nil
+}
+
+// pool creates a pool; image words of the fixture choose how its pod behaves.
+func (s *scene) pool(name string, workers int32, edits ...func(*v1alpha1.WorkerPool)) *v1alpha1.WorkerPool {
+	s.t.Helper()
+	pool := fixture.NewPool(s.namespace, name, workers)
+	pool.Spec.Drain.Timeout = &metav1.Duration{Duration: time.Second}
+	for _, edit := range edits {
+		edit(pool)
+	}
+	s.must(server.Client.Create(s.ctx, pool))
+	return pool
+}
+
+func image(word string) func(*v1alpha1.WorkerPool) {
+	return func(p *v1alpha1.WorkerPool) { p.Spec.Image = "registry.example/" + word + ":1" }
+}
+
+func (s *scene) get(obj client.Object) error {
+	return server.Client.Get(s.ctx, client.ObjectKeyFromObject(obj), obj)
+}
+
+func (s *scene) change(pool *v1alpha1.WorkerPool, edit func(*v1alpha1.WorkerPool)) {
+	s.t.Helper()
+	fixture.Eventually(s.t, limit, "changing the pool", func() error {
+		if err := s.get(pool); err != nil {
+			return err
+		}
+		edit(pool)
+		return server.Client.Update(s.ctx, pool)
+	})
+}
+
+// expect waits for a condition of the current generation, with this status, reason and text in its message.
+func (s *scene) expect(pool *v1alpha1.WorkerPool, kind string, status metav1.ConditionStatus, reason, text string) {
+	s.t.Helper()
+	fixture.Eventually(s.t, limit, kind+"="+string(status)+"/"+reason, func() error {
+		if err := s.get(pool); err != nil {
+			return err
+		}
+		c := meta.FindStatusCondition(pool.Status.Conditions, kind)
+		if c == nil || c.Status != status || c.Reason != reason || c.ObservedGeneration != pool.Generation || !strings.Contains(c.Message, text) {
+			return fmt.Errorf("conditions: %s", fixture.Conditions(pool.Status.Conditions))
+		}
+		return nil
+	})
+}
+
+// ready waits until the pool is Ready, and nothing is left to do for its generation.
+func (s *scene) ready(pool *v1alpha1.WorkerPool) {
+	s.t.Helper()
+	fixture.Eventually(s.t, limit, "pool Ready", func() error {
+		if err := s.get(pool); err != nil {
+			return err
+		}
+		c := meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady)
+		settled := meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReconciling) == nil
+		if c == nil || c.Status != metav1.ConditionTrue || c.ObservedGeneration != pool.Generation || pool.Status.ReadyWorkers != pool.Spec.Workers || !settled {
+			return fmt.Errorf("%s ready, conditions: %s", pool.Status.ReadySummary, fixture.Conditions(pool.Status.Conditions))
+		}
+		return nil
+	})
+}
+
+// pods are those of the pool that are not being deleted.
+func (s *scene) pods(pool *v1alpha1.WorkerPool) []corev1.Pod {
+	s.t.Helper()
+	var list corev1.PodList
+	s.must(server.Client.List(s.ctx, &list, client.InNamespace(s.namespace), client.MatchingLabels{v1alpha1.LabelPool: pool.Name}))
+	var live []corev1.Pod
+	for _, pod := range list.Items {
+		if pod.DeletionTimestamp == nil {
+			live = append(live, pod)
+		}
+	}
+	return live
+}
+
+func (s *scene) onlyPod(pool *v1alpha1.WorkerPool) corev1.Pod {
+	s.t.Helper()
+	pods := s.pods(pool)
+	if len(pods) != 1 {
+		s.t.Fatalf("pool %s has %d pods, want 1", pool.Name, len(pods))
+	}
+	return pods[0]
+}
+
+func (s *scene) group(pool *v1alpha1.WorkerPool) *v1alpha1.WorkerGroup {
+	s.t.Helper()
+	var list v1alpha1.WorkerGroupList
+	s.must(server.Client.List(s.ctx, &list, client.InNamespace(s.namespace), client.MatchingLabels{v1alpha1.LabelPool: pool.Name}))
+	if len(list.Items) != 1 {
+		s.t.Fatalf("pool %s has %d groups, want 1", pool.Name, len(list.Items))
+	}
+	return &list.Items[0]
+}
+
+// gone waits until the pool is gone and looks that nothing is left.
+func (s *scene) gone(pool *v1alpha1.WorkerPool) {
+	s.t.Helper()
+	fixture.Eventually(s.t, limit, "pool gone", func() error {
+		if err := s.get(pool); apierrors.IsNotFound(err) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		return fmt.Errorf("conditions: %s", fixture.Conditions(pool.Status.Conditions))
+	})
+	left, err := fixture.Leftovers(s.ctx, server.Client, s.namespace)
+	s.must(err)
+	if len(left) > 0 {
+		s.t.Errorf("left in the namespace: %v", left)
+	}
+}
