@@ -79,7 +79,8 @@ func TestImageChange(t *testing.T) {
 	old := s.onlyPod(p)
 	c := s.caller(p)
 	c.in("told").count(1)
-	s.change(p, func(p *v1alpha1.WorkerPool) { p.Spec.Image = strings.TrimSuffix(image("worker"), ":dev") + ":next" })
+	next := s.loadNextImage()
+	s.change(p, func(p *v1alpha1.WorkerPool) { p.Spec.Image = next })
 	s.eventually(90*time.Second, "a successor pod", func() error {
 		for _, pod := range s.workerPods(p) {
 			if pod.UID != old.UID && pod.Spec.Containers[0].Image == p.Spec.Image {
