@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/snakepit-k8s/snakepit/hack/local-cluster/hostlink"
 	"github.com/snakepit-k8s/snakepit/hack/local-cluster/node"
 )
 
@@ -44,7 +45,7 @@ func down(_ context.Context, args []string) error {
 		return err
 	}
 	defer unlock()
-	s := steps{out: os.Stdout, start: time.Now()}
+	s := newSteps(os.Stdout)
 	if err := s.do("remove "+p.name, func() (string, error) { return removeAll(p) }); err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func removeAll(p place) (string, error) {
 	if err := endProcesses(config, deadline); err != nil {
 		return "", err
 	}
-	if err := disconnect(config); err != nil {
+	if err := hostlink.Disconnect(config); err != nil {
 		return "", err
 	}
 	if err := config.RemoveCgroups(deadline); err != nil {

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/snakepit-k8s/snakepit/hack/local-cluster/node"
 )
@@ -174,7 +173,7 @@ func load(ctx context.Context, args []string) error {
 		}
 		one = func(archive string) (string, error) { return importChanged(config, archive) }
 	}
-	s := steps{out: os.Stdout, start: time.Now()}
+	s := newSteps(os.Stdout)
 	for _, archive := range archives {
 		if err := s.do("load "+filepath.Base(archive), func() (string, error) { return one(archive) }); err != nil {
 			return err

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -210,12 +209,4 @@ func freeBytes(folder string) (uint64, error) {
 		}
 		folder = filepath.Dir(folder)
 	}
-}
-
-func atoi(text string) int {
-	number, err := strconv.Atoi(strings.TrimSpace(text))
-	if err != nil {
-		return -1
-	}
-	return number
 }

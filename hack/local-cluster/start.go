@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/snakepit-k8s/snakepit/hack/local-cluster/build"
+	"github.com/snakepit-k8s/snakepit/hack/local-cluster/hostlink"
 	"github.com/snakepit-k8s/snakepit/hack/local-cluster/node"
 	"github.com/snakepit-k8s/snakepit/hack/local-cluster/pki"
 )
@@ -28,8 +29,8 @@ var dnsManifest string
 func (p place) startNode(s steps, m made) (node.Config, firstProcess, error) {
 	config, first, ok := running(p.dir())
 	if ok {
-		if _, err := os.Stat("/sys/class/net/" + config.HostInterface()); err == nil {
-			return config, first, s.do("node", func() (string, error) { return fmt.Sprintf("runs (pid %d)", first.PID), nil })
+		if hostlink.Connected(config) {
+			return config, first, s.do("node", func() (string, error) { return runsNote(config, first, m), nil })
 		}
 	}
 	if err := s.do("remains of a former cluster", func() (string, error) { return removeAll(p) }); err != nil {
@@ -37,7 +38,7 @@ func (p place) startNode(s steps, m made) (node.Config, firstProcess, error) {
 	}
 	err := s.do("node", func() (string, error) {
 		var err error
-		config, err = p.newConfig(build.ImageName("pause", m.pause.Key))
+		config, err = p.newConfig(m)
 		if err != nil {
 			return "", err
 		}
@@ -54,17 +55,30 @@ func (p place) startNode(s steps, m made) (node.Config, firstProcess, error) {
 	return config, first, err
 }
 
+// runsNote says that the node runs, and whether it is the one this checkout
+// would start.
+func runsNote(config node.Config, first firstProcess, m made) string {
+	note := fmt.Sprintf("runs (pid %d)", first.PID)
+	if config.Kubernetes != m.kubernetes.Key {
+		note += ", with another Kubernetes build; to renew it: make cluster-down cluster-up"
+	}
+	return note
+}
+
 // newConfig chooses the addresses and, by saving them, reserves them.
-func (p place) newConfig(pauseImage string) (node.Config, error) {
-	used, err := usedRanges()
+func (p place) newConfig(m made) (node.Config, error) {
+	used, err := hostlink.UsedRanges(stateRoot)
 	if err != nil {
 		return node.Config{}, err
 	}
-	network, err := chooseNetwork(p.name, used)
+	network, err := hostlink.Choose(p.name, used)
 	if err != nil {
 		return node.Config{}, err
 	}
-	config := node.Config{Name: p.name, Dir: p.dir(), Network: network, PauseImage: pauseImage}
+	config := node.Config{
+		Name: p.name, Dir: p.dir(), Network: network,
+		PauseImage: build.ImageName("pause", m.pause.Key), Kubernetes: m.kubernetes.Key,
+	}
 	for _, folder := range []string{"", "bin", "log", "etc"} {
 		if err := os.MkdirAll(config.Path(folder), 0o755); err != nil {
 			return config, err
@@ -170,7 +184,7 @@ func launch(config node.Config) (firstProcess, error) {
 		err = saveFirstProcess(config.Dir, first)
 	}
 	if err == nil {
-		err = connect(config, pid)
+		err = hostlink.Connect(config, pid)
 	}
 	if err == nil {
 		_, err = start.WriteString(node.Go)

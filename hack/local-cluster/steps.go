@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -11,10 +12,28 @@ import (
 type steps struct {
 	out   io.Writer
 	start time.Time
+	// broken says that something was written below the line of a step before
+	// its end.
+	broken *bool
+}
+
+func newSteps(out io.Writer) steps { return steps{out: out, start: time.Now(), broken: new(bool)} }
+
+// Write shows what happens within a step, indented below its line.
+func (s steps) Write(text []byte) (int, error) {
+	if !*s.broken {
+		fmt.Fprintln(s.out)
+		*s.broken = true
+	}
+	for _, line := range strings.Split(strings.TrimRight(string(text), "\n"), "\n") {
+		fmt.Fprintf(s.out, "  %s\n", line)
+	}
+	return len(text), nil
 }
 
 // do runs one step. note, when not empty, is added to its line.
 func (s steps) do(name string, run func() (note string, err error)) error {
+	*s.broken = false
 	fmt.Fprintf(s.out, "%s ", pad(name, 34))
 	began := time.Now()
 	note, err := run()
@@ -24,6 +43,9 @@ func (s steps) do(name string, run func() (note string, err error)) error {
 	}
 	if note != "" {
 		note = "  " + note
+	}
+	if *s.broken {
+		fmt.Fprintf(s.out, "%s ", pad("  ", 34))
 	}
 	fmt.Fprintf(s.out, "%6.1fs  %s%s\n", time.Since(began).Seconds(), result, note)
 	return err

@@ -59,7 +59,7 @@ func up(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	s := steps{out: os.Stdout, start: time.Now()}
+	s := newSteps(os.Stdout)
 	fmt.Fprintf(s.out, "local cluster %s\n", p.name)
 	var m made
 	if err := p.prepare(s, &m); err != nil {
@@ -87,7 +87,7 @@ func (p place) prepare(s steps, m *made) error {
 	if err := s.do("Debian packages", installPackages); err != nil {
 		return err
 	}
-	cache, err := build.DefaultCache(os.Stderr)
+	cache, err := build.DefaultCache(s)
 	if err != nil {
 		return err
 	}
@@ -155,8 +155,8 @@ func installPackages() (string, error) {
 		return "", refuse("missing on this machine, which has no apt-get: %s; install them, or use CLUSTER=current", strings.Join(missing, " "))
 	}
 	for _, args := range [][]string{
-		{"update", "-q"},
-		append([]string{"install", "-q", "-y", "--no-install-recommends"}, missing...),
+		{"update", "-q", "-o", "DPkg::Lock::Timeout=300"},
+		append([]string{"install", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", "--no-install-recommends"}, missing...),
 	} {
 		command := exec.Command("apt-get", args...)
 		command.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
@@ -241,7 +241,7 @@ func (p place) bringUp(ctx context.Context, s steps, m made) error {
 			}
 			return "", wait(ctx, dnsLimit, alive(api.dnsReady))
 		}},
-		{"Python base image", func() (string, error) {
+		{"Python base image in the node", func() (string, error) {
 			return importMissing(ctx, config, []image{
 				{build.PythonImageOf(m.python.Key), filepath.Join(m.python.Path, "python-base.tar")},
 			})

@@ -19,6 +19,8 @@ type Config struct {
 	Network Network `json:"network"`
 	// PauseImage is the name under which the sandbox image is imported.
 	PauseImage string `json:"pauseImage"`
+	// Kubernetes is the key of the Kubernetes build that the node runs.
+	Kubernetes string `json:"kubernetes"`
 }
 
 // Network holds the addresses of one cluster, all from one 10.x.0.0/16.

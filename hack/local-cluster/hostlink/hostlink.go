@@ -1,4 +1,4 @@
-package main
+package hostlink
 
 import (
 	"encoding/json"
@@ -21,9 +21,9 @@ const (
 	blocks     = 192
 )
 
-// chooseNetwork gives the first range of 10.x.0.0/16, from a place that the
+// Choose gives the first range of 10.x.0.0/16, from a place that the
 // name decides, that overlaps none in use.
-func chooseNetwork(name string, used []netip.Prefix) (node.Network, error) {
+func Choose(name string, used []netip.Prefix) (node.Network, error) {
 	hash := fnv.New32a()
 	_, _ = hash.Write([]byte(name))
 	start := int(hash.Sum32() % blocks)
@@ -33,7 +33,7 @@ func chooseNetwork(name string, used []netip.Prefix) (node.Network, error) {
 			return network, nil
 		}
 	}
-	return node.Network{}, refuse("every range from 10.64.0.0/16 to 10.255.0.0/16 is in use on this machine; free one (see: ip route)")
+	return node.Network{}, errors.New("every range from 10.64.0.0/16 to 10.255.0.0/16 is in use on this machine; free one (see: ip route)")
 }
 
 func overlapsAny(prefix netip.Prefix, used []netip.Prefix) bool {
@@ -45,9 +45,9 @@ func overlapsAny(prefix netip.Prefix, used []netip.Prefix) bool {
 	return false
 }
 
-// usedRanges are the ranges of the machine's addresses and routes, and those of
-// other clusters, also of one that is just starting.
-func usedRanges() ([]netip.Prefix, error) {
+// UsedRanges are the ranges of the machine's addresses and routes, and those of
+// the clusters whose folders are in stateRoot, also of one that is just starting.
+func UsedRanges(stateRoot string) ([]netip.Prefix, error) {
 	var used []netip.Prefix
 	output, err := exec.Command("ip", "-json", "-4", "route", "show", "table", "all").Output()
 	if err != nil {
@@ -93,9 +93,9 @@ func parseRange(text string) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// connect makes the veth pair between the host and the network namespace of
+// Connect makes the veth pair between the host and the network namespace of
 // the node's first process, and the routes to pods and Services.
-func connect(config node.Config, pid int) error {
+func Connect(config node.Config, pid int) error {
 	outside := config.HostInterface()
 	commands := []string{
 		"link add " + outside + " type veth peer name " + node.InsideInterface + " netns " + strconv.Itoa(pid),
@@ -112,17 +112,22 @@ func connect(config node.Config, pid int) error {
 	return nil
 }
 
-// disconnect removes the host's end, and with it the routes. The other end and
+// Connected says that the host's end is there.
+func Connected(config node.Config) bool {
+	_, err := os.Stat("/sys/class/net/" + config.HostInterface())
+	return err == nil
+}
+
+// Disconnect removes the host's end, and with it the routes. The other end and
 // the interfaces of pods go with the node's namespace.
-func disconnect(config node.Config) error {
-	if _, err := os.Stat("/sys/class/net/" + config.HostInterface()); errors.Is(err, os.ErrNotExist) {
+func Disconnect(config node.Config) error {
+	if !Connected(config) {
 		return nil
 	}
-	err := ip("link del " + config.HostInterface())
-	if _, gone := os.Stat("/sys/class/net/" + config.HostInterface()); errors.Is(gone, os.ErrNotExist) {
-		return nil // the kernel was faster
+	if err := ip("link del " + config.HostInterface()); err != nil && Connected(config) {
+		return err
 	}
-	return err
+	return nil // or the kernel was faster
 }
 
 func ip(command string) error {
