@@ -48,7 +48,7 @@ __all__ = ["Adapter", "Context", "Progress", "Session", "__version__", "errors",
 
 
 def __getattr__(name: str) -> Any:
-    """Offer what the client package has; it loads grpcio for `Client` only, and says what to install if it is missing."""
+    """Offer what the client package has; it loads grpcio for `Client` only, and says what to install."""
     if not name.startswith("_"):
         client = importlib.import_module("snakepit.client")
         if name in client.__all__:

@@ -46,7 +46,7 @@ def test_every_call_has_a_deadline_and_its_own_request_id(client: Client, router
     client.add(a=1, b=2)
     client.add(a=1, b=2)
     first, second = router.calls()
-    assert 5 < first.time_remaining <= 10
+    assert 5 < first.time_remaining < 11  # gRPC rounds up
     ids = [seen.metadata["snakepit-request-id"] for seen in (first, second)]
     assert ids[0] != ids[1]
     assert all(len(identifier) == 32 for identifier in ids)
@@ -63,7 +63,7 @@ def test_options_travel_and_leave_the_client_as_it_was(client: Client, router: R
     view.add(a=1, b=2)
     client.add(a=1, b=2)
     changed, plain = router.calls()
-    assert changed.time_remaining <= 3
+    assert changed.time_remaining < 4
     wanted = {
         "snakepit-request-id": "order-7",
         "snakepit-idempotent": "true",
@@ -79,7 +79,7 @@ def test_views_add_up(client: Client, router: Router) -> None:
     client.with_options(tenant="acme").with_options(timeout=2).add(a=1, b=2)
     (seen,) = router.calls()
     assert seen.metadata["snakepit-tenant"] == "acme"
-    assert seen.time_remaining <= 2
+    assert seen.time_remaining < 3
 
 
 def test_closing_a_view_does_not_close_the_client(client: Client) -> None:

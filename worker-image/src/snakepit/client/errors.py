@@ -228,7 +228,7 @@ class Closed(Refused):
 class DeadlineExceeded(SnakepitError, TimeoutError):
     """The `timeout` of this client passed before an answer came."""
 
-    default_reason = "DEADLINE_EXCEEDED"
+    default_reason = "DEADLINE_PASSED"
 
 
 class TransportError(SnakepitError):
@@ -251,6 +251,7 @@ _NAMED: Final[tuple[type[SnakepitError], ...]] = (
     WorkerDied,
     AlreadyExecuted,
     CallTimeout,
+    DeadlineExceeded,
     SessionLost,
     SessionExpired,
     SessionUnknown,

@@ -171,11 +171,12 @@ class Call:
             elif self._is_error(message):
                 self._body = message.error  # the status that explains it follows
             else:
-                if not self._delivered:
-                    self._learn()
+                if not self._delivered and self._method == "ExecuteStream":
+                    self._learn(dict(self._rpc.initial_metadata() or ()))
                 self._delivered = True
                 return message
-        self._learn()
+        if self._life is not None or self._method == "ExecuteStream":
+            self._learn(metadata_of(self._rpc))
         if self._body is not None:
             raise self._failure(self._rpc)
         return None
@@ -183,10 +184,8 @@ class Call:
     def _is_error(self, message: Any) -> bool:
         return self._method.startswith("Execute") and message.WhichOneof("outcome") == "error"
 
-    def _learn(self) -> None:
-        """Read the headers: at the first message, and again with the trailers at the end."""
-        pairs = self._rpc.initial_metadata() if not self._rpc.done() else ()
-        headers = dict(pairs or ()) if not self._rpc.done() else metadata_of(self._rpc)
+    def _learn(self, headers: dict[str, str]) -> None:
+        """Take what the headers say: of a stream at its first message, and again with the trailers at the end."""
         self.worker = headers.get("snakepit-worker", self.worker)
         if self._life is not None:
             self._life.learn(self._life_number, headers)

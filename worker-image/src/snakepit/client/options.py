@@ -19,11 +19,11 @@ Affinity = Literal["hint", "strict-queue", "strict-fail-fast"]
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 _AFFINITIES: Final = ("hint", "strict-queue", "strict-fail-fast")
-_SESSION_NAME: Final = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
+_NAME: Final = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 _METADATA_KEY: Final = re.compile(r"[a-z0-9._-]+")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
 _POOL_NAME: Final = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
-_IDENTIFIER: Final = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,128}")  # no comma: gRPC joins duplicates with it
+_REQUEST_ID: Final = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,128}")  # no comma: gRPC joins duplicates with it
 
 
 def invalid(field: str, expected: str) -> InvalidArguments:
@@ -63,8 +63,12 @@ def check_timeout(timeout: object) -> float:
 
 def check_session_name(name: object) -> str:
     """Return the name if a router takes it."""
-    if not isinstance(name, str) or not _SESSION_NAME.fullmatch(name):
-        raise invalid("session", f"1 to 128 of A-Z a-z 0-9 . _ : @ / -, not {name!r}")
+    return _check_name("session", name)
+
+
+def _check_name(field: str, name: object) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise invalid(field, f"1 to 128 of A-Z a-z 0-9 . _ : @ / -, not {name!r}")
     return name
 
 
@@ -77,9 +81,9 @@ def check_affinity(affinity: object) -> str:
     return affinity
 
 
-def _check_identifier(field: str, text: object) -> str:
-    if not isinstance(text, str) or not _IDENTIFIER.fullmatch(text):
-        raise invalid(field, f"1 to 128 printable ASCII characters without space and comma, not {text!r}")
+def _check_request_id(text: object) -> str:
+    if not isinstance(text, str) or not _REQUEST_ID.fullmatch(text):
+        raise invalid("request_id", f"1 to 128 printable ASCII characters without space and comma, not {text!r}")
     return text
 
 
@@ -124,9 +128,9 @@ class Options:
             raise invalid("idempotent", f"True or False, not {idempotent!r}")
         changed = Options(
             self.timeout if timeout is None else check_timeout(timeout),
-            self.request_id if request_id is None else _check_identifier("request_id", request_id),
+            self.request_id if request_id is None else _check_request_id(request_id),
             self.idempotent if idempotent is None else idempotent,
-            self.tenant if tenant is None else _check_identifier("tenant", tenant),
+            self.tenant if tenant is None else _check_name("tenant", tenant),
             self.metadata if metadata is None else _check_metadata(metadata),
         )
         prepared: list[tuple[str, str | bytes]] = list(changed.metadata)
