@@ -241,8 +241,8 @@ class Decoder:
     """Turns received bytes into frames.
 
     Write received bytes into `space()` and say how many with `received()`, or hand them to `feed()`; then call
-    `next_frame()` until it returns None, and only then receive again. One buffer is used over and over, and it grows only to the length that a
-    header announced and that is within the limit.
+    `next_frame()` until it returns None, and only then receive again. One buffer is used over and over, and it
+    grows only to the length that a header announced and that is within the limit.
     """
 
     def __init__(self) -> None:

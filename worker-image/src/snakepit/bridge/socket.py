@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from typing import Any, Final
 
 from snakepit.bridge import messages
@@ -34,6 +35,8 @@ class Connection:
         self._socket = sock
         self._decoder = Decoder()
         self._lock = threading.Lock()
+        # When the last bytes came, in terms of time.monotonic(): deadlines of calls count from it.
+        self.received_at = 0.0
 
     def fileno(self) -> int:
         """Return the descriptor, for poll."""
@@ -57,6 +60,7 @@ class Connection:
         if count == 0:
             raise ConnectionLostError("end of file")
         self._decoder.received(count)
+        self.received_at = time.monotonic()
 
     def read_frame(self) -> Frame:
         """Return the next frame, waiting for it."""

@@ -1,0 +1,57 @@
+"""What the supervisor is told: its arguments and environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from snakepit.worker.load import check_name
+
+DEFAULT_BRIDGE: Final = "/run/snakepit/bridge/bridge.sock"
+DEFAULT_DRAIN_SECONDS: Final = 30.0
+USAGE: Final = "usage: python3 -m snakepit.supervisor MODULE:CLASS [--] [ARGUMENT …]"
+
+
+class OptionsError(ValueError):
+    """What was told makes no sense."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The supervisor's options."""
+
+    adapter: str
+    arguments: list[str]
+    bridge: str
+    pod_uid: str
+    pod_name: str
+    drain_seconds: float
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
+    """Return the options, or raise OptionsError with what to do."""
+    if not arguments or arguments[0].startswith("-"):
+        raise OptionsError(f"the adapter is missing; {USAGE}")
+    adapter, *rest = arguments
+    problem = check_name(adapter)
+    if problem:
+        raise OptionsError(f"{problem}; {USAGE}")
+    if rest[:1] == ["--"]:
+        rest = rest[1:]
+    text = environment.get("SNAKEPIT_DRAIN_TIMEOUT", "")
+    try:
+        drain_seconds = float(text) if text else DEFAULT_DRAIN_SECONDS
+    except ValueError:
+        drain_seconds = math.nan
+    if not 0 <= drain_seconds < math.inf:
+        raise OptionsError(f"SNAKEPIT_DRAIN_TIMEOUT={text!r} is not a number of seconds, such as 30")
+    return Options(
+        adapter=adapter,
+        arguments=list(rest),
+        bridge=environment.get("SNAKEPIT_BRIDGE", "") or DEFAULT_BRIDGE,
+        pod_uid=environment.get("SNAKEPIT_POD_UID", "") or "local",
+        pod_name=environment.get("SNAKEPIT_POD_NAME", "") or "local",
+        drain_seconds=drain_seconds,
+    )

@@ -1,0 +1,105 @@
+"""Passes on what workers write: line by line to the container's log, with the last line of each kept.
+
+A thread of its own, so that a slow log slows those who write and never the supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import threading
+from typing import Final
+
+_MAX_LINE: Final = 64 << 10
+_MAX_KEPT: Final = 256
+
+
+class Source:
+    """One pipe and what of it is not passed on yet."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.rest = b""
+        self.last = b""
+
+
+class Output:
+    """The pipes of all processes."""
+
+    def __init__(self, target: int = 1) -> None:
+        self._target = target
+        self._selector = selectors.DefaultSelector()
+        self._lock = threading.Lock()
+        self._wake, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._selector.register(self._wake, selectors.EVENT_READ, None)
+        self._thread = threading.Thread(target=self._run, name="snakepit-output", daemon=True)
+        self._thread.start()
+
+    def open(self) -> tuple[Source, int]:
+        """Return a new source and the descriptor to write to it, which the caller passes on and closes."""
+        read, write = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(read, False)
+        source = Source(read)
+        with self._lock:
+            self._selector.register(read, selectors.EVENT_READ, source)
+        return source, write
+
+    def finish(self, source: Source) -> str:
+        """Pass on what is left, close the source, and return its last line."""
+        with self._lock:
+            if source.descriptor >= 0:
+                while self._pump(source):
+                    pass
+                self._close(source)
+        printable = source.last.decode("utf-8", "replace")
+        kept = "".join(c for c in printable if c.isprintable()).encode()[:_MAX_KEPT]
+        return kept.decode("utf-8", "ignore")
+
+    def _close(self, source: Source) -> None:
+        self._selector.unregister(source.descriptor)
+        os.close(source.descriptor)
+        source.descriptor = -1
+        if source.rest:
+            self._write(source, source.rest + b"\n")
+            source.rest = b""
+
+    def _run(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is None:
+                    continue
+                with self._lock:
+                    if key.data.descriptor >= 0 and not self._pump(key.data, once=True):
+                        self._close(key.data)
+
+    def _pump(self, source: Source, once: bool = False) -> bool:
+        """Pass on whole lines; False at the end of the pipe, or, unless `once`, when nothing is left for now."""
+        try:
+            data = os.read(source.descriptor, 65536)
+        except BlockingIOError:
+            return once
+        except OSError:
+            return False
+        if not data:
+            return False
+        lines, newline, rest = (source.rest + data).rpartition(b"\n")
+        if newline:
+            self._write(source, lines + newline)
+        source.rest = rest
+        if len(rest) > _MAX_LINE:
+            self._write(source, rest + b"\n")
+            source.rest = b""
+        return True
+
+    def _write(self, source: Source, data: bytes) -> None:
+        for line in reversed(data.rstrip(b"\n")[-4096:].split(b"\n")):
+            if line.strip():
+                source.last = line.strip()
+                break
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._target, view) :]
+            except OSError:
+                # A log that is gone; the workers must not hang for it.
+                return

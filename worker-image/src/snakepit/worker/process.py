@@ -1,0 +1,134 @@
+"""The life of a worker process, from just after its fork to its exit code."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import random
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import snakepit
+from snakepit import logs
+from snakepit.context import Worker
+from snakepit.worker import failure
+from snakepit.worker.link import Identity, Link
+from snakepit.worker.report import Failed, Job, Loaded, Page, Ready, Reporter
+from snakepit.worker.service import Service
+from snakepit.worker.tools import Adapter, instantiate
+
+FAILED_EXIT_CODE: Final = 70
+
+
+def run(job: Job, load: Callable[[], Any], report: socket.socket, page: Page) -> int:
+    """Be a worker until told to end; return the exit code. `load` gives the adapter's class or object."""
+    reporter = Reporter(report)
+    stage = "import"
+    try:
+        reset(job.forked)
+        target = load()
+        reporter.say(Loaded())
+        stage = "setup"
+        adapter = instantiate(target, job.arguments)
+        service = Service(adapter, Worker(job.pod_name or "local", job.slot), reporter, page)
+        link = Link(_identity(job, adapter))
+        _catch_stop(service)
+        if job.forked:
+            service.run_hook("after_fork")
+        service.setup()
+    except BaseException as error:
+        failure.log_exception(f"{stage} of the adapter failed", error)
+        reporter.say(failed(stage, error))
+        return FAILED_EXIT_CODE
+    reporter.say(Ready())
+    link.start()
+    service.serve(link)
+    link.close()
+    service.teardown()
+    _flush()
+    return 0
+
+
+def failed(stage: str, error: BaseException) -> Failed:
+    """Return the word for an import or setup that raised."""
+    name = failure.cut(failure.type_name(type(error)), 128)
+    return Failed(stage, name, failure.cut(failure.place(error), 200), failure.cut(failure.text_of(error), 256))
+
+
+def reset(forked: bool) -> None:
+    """Undo what a fork hands down: signal handlers, mask, and the state of random generators."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        # What Python ignores from its start (SIGPIPE, SIGXFSZ) stays so.
+        if number not in (signal.SIGPIPE, signal.SIGXFSZ) and signal.getsignal(number) is not None:
+            signal.signal(number, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if forked:
+        reseed()
+        gc.enable()
+    for stream in (sys.stdout, sys.stderr):
+        # A pipe would be buffered by blocks, and a crash would take the last lines with it.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(line_buffering=True)
+
+
+def reseed() -> None:
+    """Give each worker random numbers of its own, in the libraries that are loaded."""
+    random.seed()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and hasattr(numpy, "random"):
+        numpy.random.seed(int.from_bytes(os.urandom(4), "little"))
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "seed"):
+        torch.seed()
+
+
+def _identity(job: Job, adapter: Adapter) -> Identity:
+    hello = {
+        "versions": [1],
+        "incarnation": {"pod_uid": job.pod_uid, "slot": job.slot, "nonce": job.nonce},
+        "proof": bytes.fromhex(job.proof),
+        "pid": os.getpid(),
+        "sdk_version": snakepit.__version__,
+        "runtime_version": platform.python_version(),
+    }
+    tools = [
+        {
+            "name": tool.name,
+            "kind": int(tool.kind),
+            "description": tool.description(),
+            "parameters_schema": tool.parameters_schema(),
+            "idempotent": tool.options.idempotent,
+        }
+        for tool in adapter.tools
+    ]
+    try:
+        return Identity(job.bridge, hello, tools)
+    except ValueError as error:
+        size = sum(len(tool.parameters_schema()) + len(tool.description()) for tool in adapter.tools)
+        raise ValueError(
+            f"the adapter's {len(tools)} tools have {size} bytes of schemas and descriptions, more than a Hello "
+            f"carries ({error}); shorten descriptions or give fewer tools"
+        ) from None
+
+
+def _catch_stop(service: Service) -> None:
+    def stop(number: int, frame: object) -> None:
+        service.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    # Ctrl-C reaches the supervisor, which ends its workers in order.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            logs.write("worker", "output could not be flushed")

@@ -1,0 +1,140 @@
+"""What a worker tells its supervisor, inside the container: sessions, readiness, and the page of the running call.
+
+Not part of the bridge: both ends are always the same version. The channel is a SOCK_SEQPACKET socket, one message
+a packet; the page is 16 shared bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import mmap
+import socket
+import struct
+from typing import Any, Final
+
+_CHANGE: Final = struct.Struct("<cQ")
+_PAGE: Final = struct.Struct("<QQ")
+PAGE_BYTES: Final = mmap.PAGESIZE
+MAX_PACKET: Final = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a worker process is told when it starts."""
+
+    adapter: str
+    arguments: list[str]
+    bridge: str
+    pod_uid: str
+    pod_name: str
+    slot: int
+    nonce: int
+    # Hexadecimal.
+    proof: str
+    forked: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain form for the way to the process that forks."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """setup has run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """The adapter has been imported (by a spawned worker)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """The import or setup raised."""
+
+    # import or setup.
+    stage: str
+    type: str
+    place: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Changed:
+    """A session's life began or ended."""
+
+    name: str
+    epoch: int
+    closed: bool
+
+
+Word = Ready | Loaded | Failed | Changed
+
+
+class Reporter:
+    """The worker's end of the channel."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+
+    def say(self, word: Word) -> None:
+        """Send a word. A supervisor that is gone is no reason to raise: the keeper ends this process then."""
+        try:
+            self._channel.send(encode(word))
+        except OSError:
+            pass
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._channel.fileno()
+
+
+def encode(word: Word) -> bytes:
+    """Return a word as a packet."""
+    match word:
+        case Changed(name, epoch, closed):
+            return _CHANGE.pack(b"C" if closed else b"O", epoch) + name.encode()
+        case Ready():
+            return b"R"
+        case Loaded():
+            return b"L"
+        case Failed():
+            return b"F" + json.dumps(dataclasses.asdict(word)).encode()
+
+
+def decode(packet: bytes) -> Word:
+    """Return the word in a packet."""
+    kind = packet[:1]
+    if kind in (b"O", b"C"):
+        _, epoch = _CHANGE.unpack_from(packet)
+        return Changed(packet[_CHANGE.size :].decode(), epoch, kind == b"C")
+    if kind == b"R":
+        return Ready()
+    if kind == b"L":
+        return Loaded()
+    return Failed(**json.loads(packet[1:]))
+
+
+class Page:
+    """Since when the running call runs, and for which epoch; 0 for none. One process writes, one reads."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._map = mmap.mmap(descriptor, PAGE_BYTES)
+
+    def begin(self, start_ns: int, epoch: int) -> None:
+        """Say that a handler runs since `start_ns` of the monotonic clock."""
+        _PAGE.pack_into(self._map, 0, start_ns, epoch)
+
+    def end(self) -> None:
+        """Say that no handler runs."""
+        _PAGE.pack_into(self._map, 0, 0, 0)
+
+    def read(self) -> tuple[int, int]:
+        """Return start_ns and epoch."""
+        start_ns, epoch = _PAGE.unpack_from(self._map, 0)
+        return start_ns, epoch
+
+    def close(self) -> None:
+        """Unmap the page."""
+        self._map.close()
