@@ -235,17 +235,16 @@ func (p place) bringUp(ctx context.Context, s steps, m made) error {
 			})
 		}},
 		{"node Ready", func() (string, error) { return "", wait(ctx, nodeLimit, alive(api.nodeReady)) }},
-		{"cluster DNS", func() (string, error) {
-			if err := applyDNS(config, build.ImageName("coredns", m.coredns.Key)); err != nil {
-				return "", err
-			}
-			return "", wait(ctx, dnsLimit, alive(api.dnsReady))
+		{"CoreDNS manifests", func() (string, error) {
+			return "", applyDNS(config, build.ImageName("coredns", m.coredns.Key))
 		}},
 		{"Python base image in the node", func() (string, error) {
 			return importMissing(ctx, config, []image{
 				{build.PythonImageOf(m.python.Key), filepath.Join(m.python.Path, "python-base.tar")},
 			})
 		}},
+		// Last, as CoreDNS starts while the large image above is imported.
+		{"cluster DNS", func() (string, error) { return "", wait(ctx, dnsLimit, alive(api.dnsReady)) }},
 		{"links in .cluster", func() (string, error) { return p.link(config) }},
 	} {
 		if err := s.do(step.name, step.run); err != nil {
