@@ -226,7 +226,7 @@ func (p place) link(config node.Config) (string, error) {
 			continue
 		}
 		if _, other := os.Stat(now); err == nil && other == nil {
-			return "left to the cluster in " + filepath.Dir(now), nil
+			return "left to the cluster they show", nil
 		}
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return "", err
