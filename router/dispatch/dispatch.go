@@ -33,6 +33,7 @@ type Dispatcher struct {
 	recovered bool // a supervisor said what there is
 	patient   bool // sessions wait for recovery
 	standby   bool // another pod is the only one that may serve
+	retired   bool // this router ends
 	draining  bool
 	drainEnd  time.Time
 	blocked   string // why no worker will be ready soon
@@ -108,7 +109,7 @@ func (d *Dispatcher) Admit(c *Call, now time.Time) {
 
 // enter decides everything that can be known before the call waits, and finds its life.
 func (d *Dispatcher) enter(c *Call, now time.Time) (Refusal, bool) {
-	if d.standby {
+	if d.standby || d.retired {
 		return Refusal{Reason: Draining, Wait: time.Second}, false
 	}
 	if c.Session == "" {

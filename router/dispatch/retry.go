@@ -14,6 +14,9 @@ func (d *Dispatcher) NotStarted(c *Call, died bool, now time.Time) {
 		c.deaths++
 	}
 	c.retries++
+	if c.Life != nil && !c.Life.Held() {
+		c.Life.ClearOpened() // asking twice does no harm: a worker opens an epoch once
+	}
 	restarted := d.restart(c, now)
 	switch refusal := d.repeatable(c, now); {
 	case refusal != nil:

@@ -149,12 +149,7 @@ func (d *Dispatcher) Drain(deadline, now time.Time) {
 		return
 	}
 	d.draining, d.drainEnd = true, deadline
-	for c := d.shared.head; c != nil; {
-		next := c.next
-		d.dequeue(c, now)
-		d.refuse(c, Refusal{Reason: Draining, Wait: time.Second})
-		c = next
-	}
+	d.refuseAll(&d.shared, now)
 	for i := range d.slots {
 		if s := &d.slots[i]; s.wanted {
 			d.mark(i, session.CauseDrained, deadline, now)
@@ -206,4 +201,22 @@ func (d *Dispatcher) closeLife(w *Worker, l *session.Life, cause uint16) {
 		d.act(Action{Kind: Close, Worker: w, Epoch: l.Epoch(), Cause: cause})
 	}
 	d.sessions.End(l)
+}
+
+// Retire refuses what waits and every later call: this router ends, its workers stay. Running calls go on.
+func (d *Dispatcher) Retire(now time.Time) {
+	d.retired = true
+	d.refuseAll(&d.shared, now)
+	for _, w := range d.workers {
+		d.refuseAll(&w.waiting, now)
+	}
+}
+
+func (d *Dispatcher) refuseAll(q *queue, now time.Time) {
+	for c := q.head; c != nil; {
+		next := c.next
+		d.dequeue(c, now)
+		d.refuse(c, Refusal{Reason: Draining, Wait: time.Second})
+		c = next
+	}
 }

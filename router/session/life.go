@@ -70,6 +70,9 @@ func (l *Life) SetHeld() { l.flags |= flagHeld }
 // SetOpened notes that SessionOpen is being written to the owner.
 func (l *Life) SetOpened() { l.flags |= flagOpened }
 
+// ClearOpened notes that the owner may not know the life.
+func (l *Life) ClearOpened() { l.flags &^= flagOpened }
+
 // SetRunning notes whether a call of it runs.
 func (l *Life) SetRunning(running bool) {
 	if running {

@@ -1,0 +1,8 @@
+// Package bridge speaks the framed protocol of docs/bridge.md with the workers and the supervisor of one container.
+//
+// codec.go and rules.go are pure: bytes in, frames or errors out. Call keeps what is known of one call and its credit. Worker and supervisor are
+// the connections; Server listens and shakes hands. One goroutine reads each connection; frames are written by whoever has something to say, so
+// that a call costs no hand-over between goroutines.
+//
+// It does not choose workers, know sessions beyond their epochs, or repeat anything: a Handler is told what happened, and decides.
+package bridge

@@ -1,0 +1,272 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
+	"google.golang.org/protobuf/proto"
+)
+
+// Times and bounds of the handshake and the heartbeat.
+const (
+	helloTimeout    = 5 * time.Second
+	identityTimeout = 10 * time.Second
+	duplicateWait   = time.Second
+	pingInterval    = 2 * time.Second
+	maxStrangers    = 16
+	maxConnections  = 2*256 + 1 + maxStrangers
+)
+
+// Handler is told what happens on the connections. Its methods are called from the goroutines that read them, without any lock of this package;
+// those about the supervisor come one at a time.
+type Handler interface {
+	// WorkerRegistered: the supervisor announced an incarnation; state is nil when it is about to be started.
+	WorkerRegistered(w *Worker, state *bridgev1.WorkerState)
+	// WorkerExited: its end is proven; exit is nil when the supervisor only stopped listing it.
+	WorkerExited(w *Worker, exit *bridgev1.WorkerExited)
+	// WorkerUp: both its connections are welcome. WorkerDown: one of them broke; comes before the ends of its calls.
+	WorkerUp(w *Worker)
+	WorkerDown(w *Worker)
+	SessionOpened(w *Worker, epoch uint64, status uint16, end *bridgev1.SessionEnd)
+	SessionClosed(w *Worker, epoch uint64, status uint16, end *bridgev1.SessionEnd)
+	// SupervisorUp comes after the WorkerRegistered and WorkerExited that its Hello caused.
+	SupervisorUp(state *bridgev1.SupervisorState)
+	SupervisorDown()
+	Adapter(state *bridgev1.AdapterState)
+	DrainRequested(left time.Duration)
+	SessionChanged(w *Worker, change *bridgev1.SessionChanged)
+	// Note is for the log: something was refused or broke.
+	Note(text string, err error)
+}
+
+// Config of a Server.
+type Config struct {
+	// Pod is the UID that every Hello must carry. Empty: any, for a router outside Kubernetes.
+	Pod string
+	// Instance is a random number of this router process.
+	Instance uint64
+	// MaxMessage tells the largest message in bytes, now.
+	MaxMessage func() int
+	Handler    Handler
+}
+
+// Server listens for the workers and the supervisor of one container.
+type Server struct {
+	config  Config
+	handler Handler
+
+	mu         sync.Mutex
+	workers    map[Incarnation]*Worker
+	supervisor *conn
+	conns      map[*conn]struct{}
+	changed    chan struct{} // closed and replaced whenever a Hello that is held might become acceptable
+	closed     bool
+	strangers  atomic.Int32
+	group      sync.WaitGroup
+}
+
+// NewServer makes a server; Serve runs it.
+func NewServer(c Config) *Server {
+	return &Server{config: c, handler: c.Handler, workers: map[Incarnation]*Worker{}, conns: map[*conn]struct{}{}, changed: make(chan struct{})}
+}
+
+// Listen makes the unix socket, in place of one that a dead router left behind.
+func Listen(path string) (net.Listener, error) {
+	if probe, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		probe.Close()
+		return nil, fmt.Errorf("bridge socket %s is in use by another router: stop it, or choose another --bridge-socket", path)
+	}
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode()&os.ModeSocket == 0 {
+			return nil, fmt.Errorf("%s exists and is not a socket: choose another --bridge-socket", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("remove the stale bridge socket: %w", err)
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on the bridge socket: %w", err)
+	}
+	// The folder is private to the pod; the worker container runs as another user.
+	if err := os.Chmod(path, 0o666); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("open the bridge socket to workers: %w", err)
+	}
+	return l, nil
+}
+
+// Serve accepts connections until the context ends; then it closes all of them and waits for their goroutines.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	s.group.Go(func() { s.heartbeat(ctx) })
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			s.close()
+			s.group.Wait()
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("accept on the bridge socket: %w", err)
+		}
+		s.mu.Lock()
+		full := len(s.conns) >= maxConnections || s.closed
+		s.mu.Unlock()
+		if full || s.strangers.Add(1) > maxStrangers {
+			if !full {
+				s.strangers.Add(-1)
+			}
+			c.Close()
+			continue
+		}
+		s.group.Go(func() { s.serve(newConn(c)) })
+	}
+}
+
+func (s *Server) close() {
+	s.mu.Lock()
+	s.closed = true
+	conns := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.notifyLocked()
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.goodbye(bridgev1.GoodbyeReason_GOODBYE_REASON_SHUTDOWN, "the router ends")
+	}
+}
+
+func (s *Server) notifyLocked() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// serve is the life of one connection.
+func (s *Server) serve(c *conn) {
+	s.mu.Lock()
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+		c.Close()
+	}()
+	hello, err := s.readHello(c)
+	s.strangers.Add(-1)
+	if err != nil {
+		s.handler.Note("a connection without a proper Hello", err)
+		c.goodbye(bridgev1.GoodbyeReason_GOODBYE_REASON_PROTOCOL_ERROR, err.Error())
+		return
+	}
+	if reason, why := checkHello(hello); why != "" {
+		s.refuse(c, hello, reason, why)
+		return
+	}
+	c.role = hello.GetRole()
+	if s.config.Pod != "" && hello.GetIncarnation().GetPodUid() != s.config.Pod {
+		s.refuse(c, hello, bridgev1.GoodbyeReason_GOODBYE_REASON_IDENTITY, "this router serves another pod")
+		return
+	}
+	if c.role == bridgev1.Role_ROLE_SUPERVISOR {
+		s.serveSupervisor(c, hello)
+		return
+	}
+	s.serveWorker(c, hello)
+}
+
+func (s *Server) refuse(c *conn, h *bridgev1.Hello, reason bridgev1.GoodbyeReason, why string) {
+	s.handler.Note("refused a "+h.GetRole().String()+" connection", errors.New(why))
+	c.goodbye(reason, why)
+}
+
+func (s *Server) readHello(c *conn) (*bridgev1.Hello, error) {
+	_ = c.SetReadDeadline(time.Now().Add(helloTimeout))
+	defer func() { _ = c.SetReadDeadline(time.Time{}) }()
+	var f Frame
+	if err := c.readFrame(&f); err != nil {
+		return nil, fmt.Errorf("read Hello: %w", err)
+	}
+	if f.Kind != KindHello {
+		return nil, fmt.Errorf("the first frame is of kind 0x%02x, not Hello", uint8(f.Kind))
+	}
+	hello := &bridgev1.Hello{}
+	if err := proto.Unmarshal(f.Payload, hello); err != nil {
+		return nil, fmt.Errorf("Hello does not parse: %w", err)
+	}
+	return hello, nil
+}
+
+// welcome answers an accepted Hello.
+func (s *Server) welcome(c *conn) error {
+	payload, err := proto.Marshal(&bridgev1.Welcome{
+		Version: protocolVersion, RouterInstance: s.config.Instance, MaxFrameBytes: MaxFrame,
+		InitialWindowBytes: InitialWindow, MaxMessageBytes: uint64(s.config.MaxMessage()),
+	})
+	if err != nil {
+		return err
+	}
+	f := Frame{Kind: KindWelcome, Payload: payload}
+	err = c.send(f.Append(nil))
+	c.hailed.Store(err == nil)
+	return err
+}
+
+// hold waits until accept says yes (true) or the wait it names is over (false). accept runs under the server's lock.
+func (s *Server) hold(accept func() (ok bool, wait time.Duration)) bool {
+	began := time.Now()
+	for {
+		s.mu.Lock()
+		ok, wait := accept()
+		changed, closed := s.changed, s.closed
+		s.mu.Unlock()
+		if ok {
+			return true
+		}
+		left := wait - time.Since(began)
+		if closed || left <= 0 {
+			return false
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-changed:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// heartbeat pings what is connected.
+func (s *Server) heartbeat(ctx context.Context) {
+	ticker := time.NewTicker(pingInterval)
+	defer ticker.Stop()
+	for nonce := uint64(1); ; nonce++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		ping := (&Frame{Kind: KindPing, Nonce: nonce}).Append(nil)
+		s.mu.Lock()
+		var conns []*conn
+		for c := range s.conns {
+			if (c.role == bridgev1.Role_ROLE_CONTROL || c.role == bridgev1.Role_ROLE_SUPERVISOR) && c.hailed.Load() {
+				conns = append(conns, c)
+			}
+		}
+		s.mu.Unlock()
+		for _, c := range conns {
+			_ = c.send(ping) // a broken link is told by its reader
+		}
+	}
+}

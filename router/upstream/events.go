@@ -1,0 +1,220 @@
+package upstream
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/router/bridge"
+	"github.com/snakepit-k8s/snakepit/router/dispatch"
+	"github.com/snakepit-k8s/snakepit/router/session"
+)
+
+// WorkerRegistered implements bridge.Handler.
+func (p *Pool) WorkerRegistered(w *bridge.Worker, state *bridgev1.WorkerState) {
+	now := p.now()
+	p.mu.Lock()
+	defer p.unlock()
+	l, known := w.Attachment.(*link)
+	if !known {
+		l = &link{worker: w, name: p.workerName(w.ID), began: now}
+		l.target = p.d.Started(session.Worker{Slot: w.ID.Slot, Nonce: w.ID.Nonce}, l)
+		w.Attachment = l
+		p.links[l] = struct{}{}
+	}
+	if state != nil {
+		if state.GetBusy() && !known {
+			s := p.settings.Load()
+			ran := time.Duration(state.GetBusyMs()) * time.Millisecond
+			l.busyBy = now.Add(s.CallTimeout + s.KillAfter - ran)
+		}
+		held := make([]dispatch.Held, 0, len(state.GetSessions()))
+		for _, h := range state.GetSessions() {
+			if session.ValidName(h.GetName()) && (!known || p.opened(h.GetEpoch())) {
+				held = append(held, dispatch.Held{Name: h.GetName(), Epoch: h.GetEpoch()})
+			}
+		}
+		p.d.Hold(l.target, held, now)
+	}
+	p.poke()
+}
+
+// opened says whether the life was opened by an earlier router: of its own lives this router knows better.
+func (p *Pool) opened(epoch uint64) bool { return epoch < uint64(p.started.UnixMicro()) }
+
+// WorkerUp implements bridge.Handler.
+func (p *Pool) WorkerUp(w *bridge.Worker) {
+	l := w.Attachment.(*link)
+	table := newToolTable(w.Tools())
+	p.tools.Store(table)
+	p.metrics.declare(table)
+	now := p.now()
+	p.mu.Lock()
+	l.tools, l.busyBy, p.ready = table, time.Time{}, true
+	if !l.wasUp {
+		l.wasUp = true
+		p.metrics.startSeconds.Observe(now.Sub(l.began).Seconds())
+		p.log.Info("worker ready", "worker", l.name, "after", now.Sub(l.began).Round(time.Millisecond).String())
+	}
+	p.slots[w.ID.Slot].failing = false
+	p.d.Up(l.target, now)
+	p.unlock()
+	p.poke()
+}
+
+// WorkerDown implements bridge.Handler.
+func (p *Pool) WorkerDown(w *bridge.Worker) {
+	l := w.Attachment.(*link)
+	p.mu.Lock()
+	p.d.Down(l.target)
+	if c := l.opening; c != nil {
+		l.opening = nil
+		delete(p.running, c)
+		p.openAgain(c, p.now())
+	}
+	p.unlock()
+	p.poke()
+}
+
+// WorkerExited implements bridge.Handler.
+func (p *Pool) WorkerExited(w *bridge.Worker, exit *bridgev1.WorkerExited) {
+	l := w.Attachment.(*link)
+	cause := exit.GetCause()
+	if cause == "" {
+		cause = session.CauseWorkerGone
+	}
+	p.mu.Lock()
+	if l.killed {
+		cause = causeCallTimeout
+	}
+	f := &p.slots[w.ID.Slot]
+	if cause != "STOPPED" {
+		f.restarts++
+		f.lastError = describeExit(exit)
+		f.failing = !l.wasUp
+	}
+	if c := l.opening; c != nil { // its connection is not read to the end any more
+		l.opening = nil
+		delete(p.running, c)
+		p.openAgain(c, p.now())
+	}
+	p.d.Gone(l.target, clean(cause, 64), p.now())
+	delete(p.links, l)
+	sessions := p.d.Facts().Sessions
+	p.unlock()
+	p.metrics.exits.WithLabelValues(knownCause(cause)).Inc()
+	p.log.Info("worker ended", "worker", l.name, "cause", cause, "exit", describeExit(exit), "sessions", sessions)
+	p.poke()
+}
+
+// describeExit says cause, type and place, without the exception's message.
+func describeExit(e *bridgev1.WorkerExited) string {
+	if e == nil {
+		return "not listed by the supervisor any more"
+	}
+	parts := []string{e.GetCause()}
+	switch {
+	case e.GetSignal() != 0:
+		parts = append(parts, fmt.Sprintf("signal %d", e.GetSignal()))
+	case e.GetExitCode() != 0:
+		parts = append(parts, fmt.Sprintf("exit code %d", e.GetExitCode()))
+	}
+	if e.GetErrorType() != "" {
+		parts = append(parts, e.GetErrorType())
+	}
+	if e.GetErrorPlace() != "" {
+		parts = append(parts, "at "+e.GetErrorPlace())
+	}
+	return clean(strings.Join(parts, " "), 256)
+}
+
+// SupervisorUp implements bridge.Handler: recovery is over.
+func (p *Pool) SupervisorUp(state *bridgev1.SupervisorState) {
+	p.mu.Lock()
+	if p.waiting {
+		p.waiting = false
+		for slot, n := range state.GetRestarts() {
+			if slot < dispatch.MaxSlots {
+				p.slots[slot].restarts = int(n)
+			}
+		}
+	}
+	p.attached = true
+	p.d.Supervised(p.now())
+	f := p.d.Facts()
+	p.unlock()
+	p.log.Info("supervisor connected", "workers", len(state.GetWorkers()), "sessions", f.Sessions)
+	p.poke()
+}
+
+// SupervisorDown implements bridge.Handler. Workers go on.
+func (p *Pool) SupervisorDown() {
+	p.mu.Lock()
+	p.attached = false
+	p.mu.Unlock()
+	p.log.Info("supervisor's connection ended; workers go on")
+	p.poke()
+}
+
+// Adapter implements bridge.Handler.
+func (p *Pool) Adapter(state *bridgev1.AdapterState) {
+	p.mu.Lock()
+	p.adapter = state
+	blocked := ""
+	if state.GetPhase() == bridgev1.AdapterPhase_ADAPTER_PHASE_FAILED {
+		blocked = "the adapter does not load: " + errorAt(state.GetErrorType(), state.GetErrorPlace())
+	}
+	p.d.SetBlocked(blocked, p.now())
+	p.unlock()
+	p.log.Info("adapter", "phase", state.GetPhase().String(), "error", errorAt(state.GetErrorType(), state.GetErrorPlace()), "forkUnsafe", state.GetForkUnsafe())
+	p.poke()
+}
+
+func errorAt(kind, place string) string {
+	if kind == "" {
+		return ""
+	}
+	if place == "" {
+		return clean(kind, 128)
+	}
+	return clean(kind+" at "+place, 256)
+}
+
+// DrainRequested implements bridge.Handler: the container got SIGTERM. The supervisor ends what is left 10 s, or a quarter, before its deadline.
+func (p *Pool) DrainRequested(left time.Duration) {
+	p.Drain(p.now().Add(left - min(10*time.Second, left/4) - 100*time.Millisecond))
+	p.poke()
+}
+
+// SessionChanged implements bridge.Handler: what an earlier router had asked for and the worker did later.
+func (p *Pool) SessionChanged(w *bridge.Worker, change *bridgev1.SessionChanged) {
+	l := w.Attachment.(*link)
+	h := dispatch.Held{Name: change.GetSession().GetName(), Epoch: change.GetSession().GetEpoch()}
+	now := p.now()
+	p.mu.Lock()
+	defer p.unlock()
+	switch {
+	case change.GetClosed():
+		p.d.Dropped(l.target, h, now)
+	case session.ValidName(h.Name) && p.opened(h.Epoch):
+		p.d.Hold(l.target, []dispatch.Held{h}, now)
+	}
+}
+
+// Note implements bridge.Handler.
+func (p *Pool) Note(text string, err error) { p.log.Info(text, "why", err.Error()) }
+
+// clean bounds text from workers and strips what is not printable.
+func clean(s string, n int) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '\ufffd' {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, " "))
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n], "")
+	}
+	return s
+}

@@ -1,0 +1,81 @@
+package upstream
+
+import (
+	"sort"
+
+	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/router/dispatch"
+)
+
+// Facts are what the status of the group says.
+type Facts struct {
+	dispatch.Facts
+	// Ready: a worker has been ready once, or none is wanted and the supervisor is connected.
+	Ready        bool
+	SessionsLost uint64
+	Adapter      *bridgev1.AdapterState // nil before the supervisor told
+	Slots        []SlotFacts            // that exist or are wanted, ascending
+	Failing      int                    // slots whose last process ended before it was ready
+}
+
+// SlotFacts is one slot.
+type SlotFacts struct {
+	Slot      int
+	Nonce     uint64 // of its process; 0 without one
+	State     string // Starting, Ready, Draining, Suspect, Failed
+	Restarts  int
+	LastError string
+}
+
+// Facts reads what the status says.
+func (p *Pool) Facts() Facts {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := Facts{Facts: p.d.Facts(), Adapter: p.adapter}
+	f.Ready = p.ready || f.Wanted == 0 && p.attached
+	for _, n := range f.Lost {
+		f.SessionsLost += n
+	}
+	bySlot := map[int]*dispatch.Worker{}
+	p.d.Workers(func(w *dispatch.Worker) { bySlot[int(w.ID.Slot)] = w })
+	for i := 0; i < dispatch.MaxSlots; i++ {
+		wanted, _ := p.d.Slot(i)
+		w := bySlot[i]
+		if !wanted && w == nil {
+			continue
+		}
+		h := p.slots[i]
+		s := SlotFacts{Slot: i, State: "Starting", Restarts: h.restarts, LastError: h.lastError}
+		if w != nil {
+			s.Nonce = w.ID.Nonce
+			s.State = stateOf(w)
+		} else if h.restarts > 0 {
+			s.State = "Failed"
+		}
+		if h.failing && wanted {
+			f.Failing++
+		}
+		f.Slots = append(f.Slots, s)
+	}
+	sort.Slice(f.Slots, func(i, j int) bool { return f.Slots[i].Slot < f.Slots[j].Slot })
+	return f
+}
+
+func stateOf(w *dispatch.Worker) string {
+	switch {
+	case w.State == dispatch.Suspect:
+		return "Suspect"
+	case w.Draining:
+		return "Draining"
+	case w.State == dispatch.Ready:
+		return "Ready"
+	}
+	return "Starting"
+}
+
+// AnyReady says whether a worker is ready now.
+func (p *Pool) AnyReady() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.d.Facts().Ready > 0
+}
