@@ -63,8 +63,9 @@ class Stories:
         """Start a process that leaves the session and the process group, and ignores SIGTERM; return its pid."""
         code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
         launcher = (
-            "import os, subprocess, sys;"
-            f"p = subprocess.Popen([sys.executable, '-c', {code!r}], start_new_session=True, stdout=subprocess.DEVNULL);"
+            "import subprocess, sys;"
+            f"p = subprocess.Popen([sys.executable, '-c', {code!r}],"
+            "start_new_session=True, stdout=subprocess.DEVNULL);"
             "print(p.pid)"
         )
         done = subprocess.run([sys.executable, "-c", launcher], capture_output=True, text=True, check=True)

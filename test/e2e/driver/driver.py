@@ -1,4 +1,4 @@
-"""Runs in the client pod: one JSON command a line on stdin, one JSON answer a line on stdout, in any order, matched by id.
+"""Runs in the client pod: one JSON command a line on stdin, one JSON answer a line on stdout, matched by id.
 
 It holds the real Python client, so that stories written in Go speak through what users use.
 """
@@ -63,7 +63,7 @@ def run_load(command: dict[str, Any]) -> dict[str, Any]:
 
     names = [f"{command['prefix']}-{i}" for i in range(int(command["sessions"]))]
     with ThreadPoolExecutor(max_workers=len(names)) as threads:
-        return {name: result for name, result in zip(names, threads.map(one, names), strict=True)}
+        return dict(zip(names, threads.map(one, names), strict=True))
 
 
 def run(command: dict[str, Any]) -> Any:
