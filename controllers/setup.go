@@ -16,6 +16,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/controllers/catchup"
+	"github.com/snakepit-k8s/snakepit/controllers/sweep"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
@@ -80,5 +81,8 @@ func Setup(mgr ctrl.Manager, options Options) error {
 		return err
 	}
 	groups := &workergroup.Reconciler{Writer: newWriter(), Events: recorder, Clock: options.Clock, RouterImage: options.RouterImage}
-	return groups.SetupWithManager(mgr, settings)
+	if err := groups.SetupWithManager(mgr, settings); err != nil {
+		return err
+	}
+	return mgr.Add(&sweep.Sweeper{Writer: newWriter(), Log: mgr.GetLogger().WithName("sweep"), Clock: clock.RealClock{}})
 }

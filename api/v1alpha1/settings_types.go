@@ -26,12 +26,12 @@ type PodSettings struct {
 	// +optional
 	Args []string `json:"args,omitempty"`
 
-	// protocol that workers speak with the router.
+	// protocol that workers speak with the router. Defaults to Snakepit.
 	// +kubebuilder:default=Snakepit
 	// +optional
 	Protocol Protocol `json:"protocol,omitempty"`
 
-	// profile says how many calls a worker serves at a time.
+	// profile says how many calls a worker serves at a time. Defaults to Process.
 	// +kubebuilder:default=Process
 	// +optional
 	Profile Profile `json:"profile,omitempty"`
@@ -115,7 +115,7 @@ const (
 // SessionSettings says how calls that name a session meet their worker.
 // +kubebuilder:validation:XValidation:rule="!has(self.idleTimeout) || (duration(self.idleTimeout) >= duration('1s') && duration(self.idleTimeout) <= duration('168h'))",message="sessions.idleTimeout must be between 1s and 168h"
 type SessionSettings struct {
-	// affinity of calls to the worker of their session.
+	// affinity of calls to the worker of their session. Defaults to StrictQueue.
 	// +kubebuilder:default=StrictQueue
 	// +optional
 	Affinity Affinity `json:"affinity,omitempty"`
@@ -124,14 +124,14 @@ type SessionSettings struct {
 	// +optional
 	Creation SessionCreation `json:"creation,omitempty"`
 
-	// maxPerWorker bounds the sessions that one worker holds.
+	// maxPerWorker bounds the sessions that one worker holds. Defaults to 16.
 	// +kubebuilder:default=16
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=10000
 	// +optional
 	MaxPerWorker int32 `json:"maxPerWorker,omitempty"`
 
-	// idleTimeout ends a session that has nothing queued, running or streaming for so long.
+	// idleTimeout ends a session that has nothing queued, running or streaming for so long. Defaults to 1h.
 	// +kubebuilder:default="1h"
 	// +optional
 	IdleTimeout *metav1.Duration `json:"idleTimeout,omitempty"`
@@ -140,21 +140,21 @@ type SessionSettings struct {
 // QueueSettings bounds the calls that wait for a worker.
 // +kubebuilder:validation:XValidation:rule="!has(self.timeout) || (duration(self.timeout) >= duration('10ms') && duration(self.timeout) <= duration('1h'))",message="queue.timeout must be between 10ms and 1h"
 type QueueSettings struct {
-	// maxLength bounds the calls that wait in a group.
+	// maxLength bounds the calls that wait in a group. Defaults to 1000.
 	// +kubebuilder:default=1000
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=100000
 	// +optional
 	MaxLength int32 `json:"maxLength,omitempty"`
 
-	// perSession bounds the calls that wait in one session.
+	// perSession bounds the calls that wait in one session. Defaults to 16.
 	// +kubebuilder:default=16
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=10000
 	// +optional
 	PerSession int32 `json:"perSession,omitempty"`
 
-	// timeout bounds the wait of one call.
+	// timeout bounds the wait of one call. Defaults to 10s.
 	// +kubebuilder:default="10s"
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
@@ -164,17 +164,17 @@ type QueueSettings struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.timeout) || (duration(self.timeout) >= duration('100ms') && duration(self.timeout) <= duration('24h'))",message="calls.timeout must be between 100ms and 24h"
 // +kubebuilder:validation:XValidation:rule="!has(self.killAfter) || (duration(self.killAfter) >= duration('100ms') && duration(self.killAfter) <= duration('1h'))",message="calls.killAfter must be between 100ms and 1h"
 type CallSettings struct {
-	// timeout bounds the run of one call, whatever deadline its caller set.
+	// timeout bounds the run of one call, whatever deadline its caller set. Defaults to 300s.
 	// +kubebuilder:default="300s"
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 
-	// killAfter is the time that a handler has to notice that timeout passed, before its worker is killed.
+	// killAfter is the time that a handler has to notice that timeout passed, before its worker is killed. Defaults to 10s.
 	// +kubebuilder:default="10s"
 	// +optional
 	KillAfter *metav1.Duration `json:"killAfter,omitempty"`
 
-	// maxMessageBytes bounds a request and each answer.
+	// maxMessageBytes bounds a request and each answer. Defaults to 104857600.
 	// +kubebuilder:default=104857600
 	// +kubebuilder:validation:Minimum=1024
 	// +kubebuilder:validation:Maximum=1073741824
@@ -198,12 +198,12 @@ const (
 // StartupSettings says how workers are started.
 // +kubebuilder:validation:XValidation:rule="!has(self.timeout) || (duration(self.timeout) >= duration('1s') && duration(self.timeout) <= duration('1h'))",message="startup.timeout must be between 1s and 1h"
 type StartupSettings struct {
-	// method of starting a worker.
+	// method of starting a worker. Defaults to Auto.
 	// +kubebuilder:default=Auto
 	// +optional
 	Method StartMethod `json:"method,omitempty"`
 
-	// timeout bounds the import of the adapter, and the setup of each worker.
+	// timeout bounds the import of the adapter, and the setup of each worker. Defaults to 60s.
 	// +kubebuilder:default="60s"
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
@@ -212,7 +212,7 @@ type StartupSettings struct {
 // DrainSettings bounds the end of a group.
 // +kubebuilder:validation:XValidation:rule="!has(self.timeout) || (duration(self.timeout) >= duration('1s') && duration(self.timeout) <= duration('24h'))",message="drain.timeout must be between 1s and 24h"
 type DrainSettings struct {
-	// timeout after which bound sessions are lost, with the cause told to their callers, and running calls end.
+	// timeout after which bound sessions are lost, with the cause told to their callers, and running calls end. Defaults to 30s.
 	// +kubebuilder:default="30s"
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
@@ -221,7 +221,7 @@ type DrainSettings struct {
 // CleanupSettings bounds deletion.
 // +kubebuilder:validation:XValidation:rule="!has(self.timeout) || (duration(self.timeout) >= duration('10s') && duration(self.timeout) <= duration('24h'))",message="cleanup.timeout must be between 10s and 24h"
 type CleanupSettings struct {
-	// timeout, counted from the end of the drain, after which cleanup is forced and a condition says so.
+	// timeout, counted from the end of the drain, after which cleanup is forced and a condition says so. Defaults to 5m.
 	// +kubebuilder:default="5m"
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`

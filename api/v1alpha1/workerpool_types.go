@@ -60,12 +60,12 @@ const PlacementModePod PlacementMode = "Pod"
 
 // Placement says how workers are spread over pods.
 type Placement struct {
-	// mode says what a group is made of.
+	// mode says what a group is made of. Defaults to Pod.
 	// +kubebuilder:default=Pod
 	// +optional
 	Mode PlacementMode `json:"mode,omitempty"`
 
-	// workersPerPod bounds the workers of one pod. Resources in the template are for so many workers and one more.
+	// workersPerPod bounds the workers of one pod. Resources in the template are for so many workers and one more. Defaults to 32.
 	// +kubebuilder:default=32
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=256

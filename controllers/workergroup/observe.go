@@ -12,6 +12,7 @@ import (
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup/resources"
+	"github.com/snakepit-k8s/snakepit/controllers/writer"
 )
 
 // servedAfter is how long a pod must have been there before its end counts as the end of one that worked.
@@ -34,7 +35,7 @@ func observe(ctx context.Context, cache client.Reader, group *v1alpha1.WorkerGro
 		return nil, err
 	}
 	for _, pod := range list.Items {
-		if ownedBy(&pod, group.UID) {
+		if writer.OwnedBy(&pod, group.UID) {
 			obs.pods = append(obs.pods, pod)
 		}
 	}
@@ -47,11 +48,6 @@ func observe(ctx context.Context, cache client.Reader, group *v1alpha1.WorkerGro
 		obs.forced = err == nil && pool.UID == owner.UID && pool.Annotations[v1alpha1.AnnotationForceCleanup] == string(pool.UID)
 	}
 	return obs, nil
-}
-
-func ownedBy(obj metav1.Object, uid types.UID) bool {
-	owner := metav1.GetControllerOf(obj)
-	return owner != nil && owner.UID == uid
 }
 
 // input is the observation in the planner's words.

@@ -13,8 +13,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/seeded"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/resources"
+	"github.com/snakepit-k8s/snakepit/controllers/writer"
 )
 
 // observation is one look at a pool.
@@ -45,7 +47,7 @@ func (r *Reconciler) observe(ctx context.Context, pool *v1alpha1.WorkerPool) (*o
 		if n, ok := resources.GroupOrdinal(pool.Name, revision, group.Name); ok {
 			obs.used[n] = true
 		}
-		if owned(&group, pool.UID) {
+		if writer.OwnedBy(&group, pool.UID) {
 			obs.groups = append(obs.groups, group)
 			alive[string(group.UID)] = true
 		}
@@ -92,9 +94,9 @@ func (r *Reconciler) observeChildren(ctx context.Context, obs *observation) erro
 		case !found && !l.wanted:
 			child.State = plan.Absent
 		case !found:
-		case !owned(l.have, pool.UID) && !l.wanted:
+		case !writer.OwnedBy(l.have, pool.UID) && !l.wanted:
 			child.State = plan.Absent
-		case !owned(l.have, pool.UID):
+		case !writer.OwnedBy(l.have, pool.UID):
 			child.State = plan.Taken
 		case !l.wanted:
 			child.State, child.UID = plan.Unwanted, l.have.GetUID()
@@ -119,11 +121,6 @@ func (r *Reconciler) find(ctx context.Context, key types.NamespacedName, into cl
 		return false, nil
 	}
 	return err == nil, err
-}
-
-func owned(obj metav1.Object, uid types.UID) bool {
-	owner := metav1.GetControllerOf(obj)
-	return owner != nil && owner.UID == uid
 }
 
 func roleGroups(role *rbacv1.Role) []string {
@@ -183,6 +180,9 @@ func (o *observation) input(now time.Time) plan.Input {
 			planned.Drain = &plan.Drain{Deadline: g.Spec.DrainRequest.Deadline.Time}
 		}
 		in.Groups = append(in.Groups, planned)
+	}
+	if seeded.LateFinalizer && len(o.groups) == 0 {
+		in.Pool.Finalizer = true
 	}
 	for _, pod := range o.orphans {
 		in.Orphans = append(in.Orphans, plan.Pod{Name: pod.Name, UID: pod.UID, Terminating: pod.DeletionTimestamp != nil})

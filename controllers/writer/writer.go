@@ -22,6 +22,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/controllers/catchup"
+	"github.com/snakepit-k8s/snakepit/controllers/seeded"
 )
 
 // Writer writes on behalf of one controller. Its methods are safe for concurrent use.
@@ -50,14 +51,38 @@ func (w *Writer) Create(ctx context.Context, owner types.UID, obj client.Object)
 }
 
 func (w *Writer) recognise(ctx context.Context, owner types.UID, obj client.Object) error {
+	want := obj.DeepCopyObject().(client.Object)
 	if err := w.Live.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if by := metav1.GetControllerOf(obj); by == nil || by.UID != owner {
+	if !OwnedBy(obj, owner) {
 		return fmt.Errorf("%T %s: %w", obj, obj.GetName(), ErrTaken)
+	}
+	for key, value := range want.GetLabels() {
+		if obj.GetLabels()[key] != value {
+			// Somebody took the labels by which the cache knows it.
+			labels := map[string]any{}
+			for k, v := range want.GetLabels() {
+				labels[k] = v
+			}
+			return w.Apply(ctx, owner, obj, map[string]any{"metadata": map[string]any{"labels": labels}}, v1alpha1.FieldManagerOperator)
+		}
 	}
 	w.Ledger.Wrote(owner, obj, obj.GetResourceVersion())
 	return nil
+}
+
+// OwnedBy says whether obj belongs to the owner with this UID: by its controller reference, or by its label when it has none
+// (kubectl delete --cascade=orphan takes the references away and leaves the labels).
+func OwnedBy(obj metav1.Object, owner types.UID) bool {
+	if by := metav1.GetControllerOf(obj); by != nil {
+		return by.UID == owner
+	}
+	labels := obj.GetLabels()
+	if uid, isPod := labels[v1alpha1.LabelGroupUID]; isPod {
+		return uid == string(owner)
+	}
+	return labels[v1alpha1.LabelPoolUID] == string(owner)
 }
 
 // Apply changes what manager owns of the object with this UID to exactly fields. An object that is gone is not made again.
@@ -119,9 +144,9 @@ func Fields(obj client.Object) (map[string]any, error) {
 
 // Delete removes exactly this object, never a successor of the same name. One that is gone already is no error.
 func (w *Writer) Delete(ctx context.Context, owner types.UID, obj client.Object, grace *int64) error {
-	options := []client.DeleteOption{
-		client.Preconditions{UID: ptr.To(obj.GetUID())},
-		client.PropagationPolicy(metav1.DeletePropagationBackground),
+	options := []client.DeleteOption{client.PropagationPolicy(metav1.DeletePropagationBackground)}
+	if !seeded.DeleteByName {
+		options = append(options, client.Preconditions{UID: ptr.To(obj.GetUID())})
 	}
 	if grace != nil {
 		options = append(options, client.GracePeriodSeconds(*grace))

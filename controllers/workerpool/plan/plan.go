@@ -130,6 +130,8 @@ func finish(in Input, g Group, p *Plan) {
 
 func orphans(in Input, p *Plan) {
 	for _, pod := range in.Orphans {
+		// Nobody watches them for the pool.
+		p.lookAt(in.Now.Add(OrphanRetry))
 		if !pod.Terminating {
 			p.do(DeletePod{Pod: pod, Reason: "its group is gone"})
 		}

@@ -9,6 +9,9 @@ import (
 // TakenRetry is the wait before a name that another owner holds is tried again.
 const TakenRetry = 10 * time.Second
 
+// OrphanRetry is the wait before pods whose group is gone are looked at again.
+const OrphanRetry = 2 * time.Second
+
 // Kind of an object beside the groups.
 type Kind string
 
