@@ -100,9 +100,12 @@ def test_idempotent_calls_survive_a_broken_link(client: Client, router: Router) 
     assert len(router.calls()) == 3
 
 
-def test_idempotent_calls_obey_the_no_retry_mark(client: Client, router: Router) -> None:
-    router.tools["t"] = fails_first(1, Failure("ABORTED", "WORKER_DIED", pushback="-1"))
-    with pytest.raises(api.WorkerDied):
+@pytest.mark.parametrize(
+    "failure", [Failure("ABORTED", "WORKER_DIED", pushback="-1"), Failure("UNAVAILABLE", "", pushback="-1")]
+)
+def test_idempotent_calls_obey_the_no_retry_mark(client: Client, router: Router, failure: Failure) -> None:
+    router.tools["t"] = fails_first(1, failure)
+    with pytest.raises(api.SnakepitError):
         client.with_options(idempotent=True).t()
     assert len(router.calls()) == 1
 

@@ -297,6 +297,7 @@ def test_closing_ends_open_streams_of_all_views(client: Client, router: Router) 
         run.context.add_callback(ended.set)
         yield 1
         ended.wait(5)
+        yield "after the close"
 
     router.tools["ticks"] = ticks
     with client.session("s") as session:

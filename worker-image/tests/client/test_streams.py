@@ -81,8 +81,8 @@ def test_progress_is_delivered_only_when_asked_for(client: Client, router: Route
     assert list(client.stream("train", progress=reports.append)) == ["model"]
     assert reports == [Progress(0.5, "epoch 1/2"), Progress(1.0, "done")]
     assert list(client.stream("train")) == ["model"]
-    client.stream("train", progress=3).close()
-    assert [seen.arguments for seen in router.calls("ExecuteStream")][:2] == [{}, {}]
+    assert list(client.stream("train", progress=3)) == ["model"]  # no callable: an argument of the tool
+    assert [seen.arguments for seen in router.calls("ExecuteStream")] == [{}, {}, {"progress": 3}]
 
 
 def test_an_exception_comes_after_the_values(client: Client, router: Router) -> None:
