@@ -1,0 +1,248 @@
+package membership
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+)
+
+// Default fills every unset field of spec with the default that the CRD states, and sessions.creation with the one that
+// follows from sessions.affinity. It changes no field that is set. A test compares it with the generated CRD.
+func Default(spec *v1alpha1.WorkerGroupSpec) {
+	fill(&spec.Protocol, v1alpha1.ProtocolSnakepit)
+	fill(&spec.Profile, v1alpha1.ProfileProcess)
+	fillDuration(&spec.Drain.Timeout, 30*time.Second)
+	fill(&spec.Sessions.Affinity, v1alpha1.AffinityStrictQueue)
+	if spec.Sessions.Affinity == v1alpha1.AffinityHint {
+		fill(&spec.Sessions.Creation, v1alpha1.SessionCreationImplicit)
+	} else {
+		fill(&spec.Sessions.Creation, v1alpha1.SessionCreationExplicit)
+	}
+	fill(&spec.Sessions.MaxPerWorker, 16)
+	fillDuration(&spec.Sessions.IdleTimeout, time.Hour)
+	fill(&spec.Queue.MaxLength, 1000)
+	fill(&spec.Queue.PerSession, 16)
+	fillDuration(&spec.Queue.Timeout, 10*time.Second)
+	fillDuration(&spec.Calls.Timeout, 300*time.Second)
+	fillDuration(&spec.Calls.KillAfter, 10*time.Second)
+	fill(&spec.Calls.MaxMessageBytes, 100<<20)
+	fill(&spec.Startup.Method, v1alpha1.StartMethodAuto)
+	fillDuration(&spec.Startup.Timeout, 60*time.Second)
+	fillDuration(&spec.Cleanup.Timeout, 5*time.Minute)
+}
+
+func fill[T comparable](target *T, value T) {
+	var unset T
+	if *target == unset {
+		*target = value
+	}
+}
+
+func fillDuration(target **metav1.Duration, value time.Duration) {
+	if *target == nil {
+		*target = &metav1.Duration{Duration: value}
+	}
+}
+
+// kind of a field's value, as it stands in JSON.
+type kind int
+
+const (
+	object   kind = iota
+	integer       // min and max are inclusive
+	text          // min and max count characters
+	texts         // max counts entries; textMax bounds each
+	duration      // min and max are nanoseconds
+	moment        // RFC 3339
+)
+
+// limit is one field's rule. The CRD is the contract; a test compares every line of the table with it.
+type limit struct {
+	path     string
+	kind     kind
+	min, max int64
+	textMax  int64
+	values   []string
+	pattern  *regexp.Regexp
+	advice   string // said when pattern does not match
+	required bool   // only where the parent is present
+}
+
+const anyLength = int64(1) << 31
+
+var limits = []limit{
+	{path: "poolName", kind: text, min: 1, max: 40},
+	{path: "workers", kind: integer, min: 0, max: 256, required: true},
+	{path: "revision", kind: text, max: 63},
+	{path: "podUID", kind: text, max: anyLength},
+	{path: "image", kind: text, min: 1, max: 1024, pattern: regexp.MustCompile(`^\S*$`),
+		advice: "image must not contain white space; write it as registry/name:tag"},
+	{path: "adapter", kind: text, min: 3, max: 256,
+		pattern: regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*$`),
+		advice:  "adapter must be written as module:Class or module:object, for example my_package.my_module:MyAdapter"},
+	{path: "args", kind: texts, max: 64, textMax: 4096},
+	{path: "protocol", kind: text, max: anyLength, values: []string{"Snakepit"}},
+	{path: "profile", kind: text, max: anyLength, values: []string{"Process"}},
+	{path: "drain", kind: object},
+	{path: "drain.timeout", kind: duration, min: int64(time.Second), max: int64(24 * time.Hour)},
+	{path: "drainRequest", kind: object},
+	{path: "drainRequest.startedAt", kind: moment, required: true},
+	{path: "drainRequest.deadline", kind: moment, required: true},
+	{path: "drainRequest.cause", kind: text, max: 63, required: true},
+	{path: "sessions", kind: object},
+	{path: "sessions.affinity", kind: text, max: anyLength, values: []string{"Hint", "StrictQueue", "StrictFailFast"}},
+	{path: "sessions.creation", kind: text, max: anyLength, values: []string{"Explicit", "Implicit"}},
+	{path: "sessions.maxPerWorker", kind: integer, min: 1, max: 10000},
+	{path: "sessions.idleTimeout", kind: duration, min: int64(time.Second), max: int64(168 * time.Hour)},
+	{path: "queue", kind: object},
+	{path: "queue.maxLength", kind: integer, min: 1, max: 100000},
+	{path: "queue.perSession", kind: integer, min: 1, max: 10000},
+	{path: "queue.timeout", kind: duration, min: int64(10 * time.Millisecond), max: int64(time.Hour)},
+	{path: "calls", kind: object},
+	{path: "calls.timeout", kind: duration, min: int64(100 * time.Millisecond), max: int64(24 * time.Hour)},
+	{path: "calls.killAfter", kind: duration, min: int64(100 * time.Millisecond), max: int64(time.Hour)},
+	{path: "calls.maxMessageBytes", kind: integer, min: 1024, max: 1 << 30},
+	{path: "startup", kind: object},
+	{path: "startup.method", kind: text, max: anyLength, values: []string{"Auto", "Fork", "Spawn"}},
+	{path: "startup.timeout", kind: duration, min: int64(time.Second), max: int64(time.Hour)},
+	{path: "cleanup", kind: object},
+	{path: "cleanup.timeout", kind: duration, min: int64(10 * time.Second), max: int64(24 * time.Hour)},
+}
+
+// checkLimits returns every field of a decoded spec that breaks its limit.
+func checkLimits(spec map[string]any) field.ErrorList {
+	var bad field.ErrorList
+	for _, l := range limits {
+		value, parent := lookUp(spec, l.path)
+		if value == nil {
+			if l.required && parent {
+				bad = append(bad, field.Required(field.NewPath(l.path), ""))
+			}
+			continue
+		}
+		if problem := l.check(field.NewPath(l.path), value); problem != nil {
+			bad = append(bad, problem)
+		}
+	}
+	return bad
+}
+
+// lookUp returns the value at a dotted path, or nil, and whether the object that would hold it is there.
+func lookUp(spec map[string]any, path string) (value any, parent bool) {
+	names := strings.Split(path, ".")
+	holder := spec
+	for _, name := range names[:len(names)-1] {
+		next, ok := holder[name].(map[string]any)
+		if !ok {
+			return nil, false
+		}
+		holder = next
+	}
+	return holder[names[len(names)-1]], true
+}
+
+// remove deletes the value at a dotted path.
+func remove(spec map[string]any, path string) {
+	holder := spec
+	if dot := strings.LastIndexByte(path, '.'); dot >= 0 {
+		parent, _ := lookUp(spec, path[:dot])
+		inner, ok := parent.(map[string]any)
+		if !ok {
+			return
+		}
+		holder, path = inner, path[dot+1:]
+	}
+	delete(holder, path)
+}
+
+func (l limit) check(at *field.Path, value any) *field.Error {
+	switch l.kind {
+	case object:
+		if _, ok := value.(map[string]any); !ok {
+			return field.TypeInvalid(at, shown(value), "must be an object with named fields")
+		}
+	case integer:
+		number, ok := value.(int64)
+		if !ok {
+			return field.TypeInvalid(at, shown(value), "must be a whole number")
+		}
+		if number < l.min || number > l.max {
+			return field.Invalid(at, number, fmt.Sprintf("must be between %d and %d", l.min, l.max))
+		}
+	case duration:
+		written, ok := value.(string)
+		length, err := time.ParseDuration(written)
+		if !ok || err != nil {
+			return field.TypeInvalid(at, shown(value), "must be a duration such as 500ms, 10s or 1h30m")
+		}
+		if int64(length) < l.min || int64(length) > l.max {
+			return field.Invalid(at, written, fmt.Sprintf("must be between %v and %v", time.Duration(l.min), time.Duration(l.max)))
+		}
+	case moment:
+		written, ok := value.(string)
+		if _, err := time.Parse(time.RFC3339, written); !ok || err != nil {
+			return field.TypeInvalid(at, shown(value), "must be a time such as 2026-01-31T12:00:00Z")
+		}
+	case text:
+		return l.checkText(at, value)
+	case texts:
+		return l.checkTexts(at, value)
+	}
+	return nil
+}
+
+func (l limit) checkText(at *field.Path, value any) *field.Error {
+	written, ok := value.(string)
+	if !ok {
+		return field.TypeInvalid(at, shown(value), "must be a string; put it in quotes")
+	}
+	length := int64(len([]rune(written)))
+	switch {
+	case l.values != nil:
+		for _, known := range l.values {
+			if written == known {
+				return nil
+			}
+		}
+		return field.NotSupported(at, written, l.values)
+	case length < l.min:
+		return field.Invalid(at, written, fmt.Sprintf("must have at least %d characters", l.min))
+	case length > l.max:
+		return field.TooLong(at, "", int(l.max))
+	case l.pattern != nil && !l.pattern.MatchString(written):
+		return field.Invalid(at, written, l.advice)
+	}
+	return nil
+}
+
+func (l limit) checkTexts(at *field.Path, value any) *field.Error {
+	entries, ok := value.([]any)
+	if !ok {
+		return field.TypeInvalid(at, shown(value), "must be a list of strings")
+	}
+	if int64(len(entries)) > l.max {
+		return field.TooMany(at, len(entries), int(l.max))
+	}
+	for i, entry := range entries {
+		if problem := (limit{kind: text, max: l.textMax}).checkText(at.Index(i), entry); problem != nil {
+			return problem
+		}
+	}
+	return nil
+}
+
+// shown keeps a wrong value short in a message.
+func shown(value any) string {
+	written, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Sprintf("%T", value)
+	}
+	return bounded(string(written), 64)
+}
