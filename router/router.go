@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/router/admin"
 	"github.com/snakepit-k8s/snakepit/router/bridge"
 	"github.com/snakepit-k8s/snakepit/router/front"
 	"github.com/snakepit-k8s/snakepit/router/membership"
@@ -110,25 +111,53 @@ func (r *router) prestop() {
 
 func (r *router) ready() bool { return r.pool.Facts().Ready }
 
+// sockets are what the router listens on.
+type sockets struct{ callers, admin, workers net.Listener }
+
+func (r *router) listen() (s sockets, err error) {
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.callers, err = net.Listen("tcp", r.options.listen); err != nil {
+		return s, fmt.Errorf("listen for callers (choose another --listen): %w", err)
+	}
+	if s.admin, err = net.Listen("tcp", r.options.adminListen); err != nil {
+		return s, fmt.Errorf("listen for probes and metrics (choose another --admin-listen): %w", err)
+	}
+	if err = os.MkdirAll(filepath.Dir(r.options.bridgeSocket), 0o755); err != nil {
+		return s, fmt.Errorf("folder of the bridge socket (choose another --bridge-socket): %w", err)
+	}
+	s.workers, err = bridge.Listen(r.options.bridgeSocket)
+	return s, err
+}
+
+func (s sockets) close() {
+	for _, l := range []net.Listener{s.callers, s.admin, s.workers} {
+		if l != nil {
+			_ = l.Close() // closed by its server already, as a rule
+		}
+	}
+}
+
 // run serves until the context ends, then ends gracefully. Workers outlive the router.
 func (r *router) run(ctx context.Context) error {
-	callers, err := net.Listen("tcp", r.options.listen)
-	if err != nil {
-		return fmt.Errorf("listen for callers: %w", err)
-	}
-	defer callers.Close()
-	if err := os.MkdirAll(filepath.Dir(r.options.bridgeSocket), 0o755); err != nil {
-		return fmt.Errorf("folder of the bridge socket: %w", err)
-	}
-	workers, err := bridge.Listen(r.options.bridgeSocket)
+	s, err := r.listen()
 	if err != nil {
 		return err
 	}
-	defer workers.Close()
+	defer s.close()
+	probes, err := admin.New(admin.Config{
+		Listener: s.admin, Ready: r.ready, PreStop: r.prestop, Metrics: r.registry, Log: r.log.WithName("admin"),
+	})
+	if err != nil {
+		return err
+	}
 	parts, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var group sync.WaitGroup
-	failed := make(chan error, 8)
+	failed := make(chan error, 5) // one for each part
 	start := func(f func() error) {
 		group.Go(func() {
 			if err := f(); err != nil && parts.Err() == nil {
@@ -137,10 +166,11 @@ func (r *router) run(ctx context.Context) error {
 		})
 	}
 	start(func() error { return r.source.Run(parts) })
-	start(func() error { return r.serveBridge(parts, workers) })
-	start(func() error { return r.front.Serve(callers) })
+	start(func() error { return r.serveBridge(parts, s.workers) })
+	start(func() error { return r.front.Serve(s.callers) })
 	start(func() error { return r.watch(parts) })
-	r.log.Info("serving", "callers", callers.Addr().String(), "bridge", r.options.bridgeSocket, "version", version)
+	start(func() error { return probes.Run(parts) })
+	r.log.Info("serving", "callers", s.callers.Addr().String(), "admin", s.admin.Addr().String(), "bridge", r.options.bridgeSocket, "version", version)
 
 	select {
 	case <-ctx.Done():
