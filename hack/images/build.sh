@@ -168,15 +168,20 @@ worker() {
   wheels=$(dependency_wheels)
   context=$out/worker-context
   rm -rf "$context"
-  mkdir -p "$context/wheels"
-  cp "$wheels"/*.whl "$context/wheels/"
-  own_wheel "$context/wheels"
+  mkdir -p "$context/wheels/deps" "$context/wheels/project"
+  # With their times: buildah builds a layer again when a file is newer.
+  cp --preserve=timestamps "$wheels"/*.whl "$context/wheels/deps/"
+  own_wheel "$context/wheels/project"
   if [[ $base == localhost/python:base && $(container_tool) == buildah ]]; then import_base; fi
   build_archive worker worker-image/Dockerfile "$context" "PYTHON_IMAGE=$base"
   rm -rf "$context"
   echo "$inputs" >"$out/worker.inputs"
   say "$repository/worker:dev" "$((SECONDS - began))s"
 }
+
+# Two builds in one checkout would write the same files.
+exec 8>"$out/lock"
+flock 8
 
 case "${1:-}" in
   operator) operator ;;

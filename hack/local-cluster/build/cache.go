@@ -37,7 +37,10 @@ func DefaultCache(progress io.Writer) (Cache, error) {
 	if err != nil {
 		return Cache{}, err
 	}
-	return Cache{Dir: dir, Progress: progress}, os.MkdirAll(dir, 0o755)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return Cache{}, fmt.Errorf("no cache folder (%w): set SNAKEPIT_CACHE to a folder that you may write to", err)
+	}
+	return Cache{Dir: dir, Progress: progress}, nil
 }
 
 // An Item is one thing in the cache.
