@@ -170,8 +170,9 @@ class Supervision:
     def _starts(self, now: float) -> list[Action]:
         if self.may_start is None:
             return []
+        # One that was killed while it started still counts: what its death says is not known before it is gone.
         room = self.may_start - sum(
-            1 for slot in self.slots.values() if slot.life is not None and slot.life.phase is Phase.STARTING
+            1 for slot in self.slots.values() if slot.life is not None and slot.life.ready_at is None
         )
         actions: list[Action] = []
         for number in sorted(self._wanted):

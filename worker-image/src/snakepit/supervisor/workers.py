@@ -134,11 +134,9 @@ class WorkerProcess:
         """The fields of the WorkerExited message."""
         status = self.status if self.status is not None else signal.SIGKILL
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        if not cause:
-            if self.failed is not None:
-                cause = "SETUP_FAILED"
-            else:
-                cause = "KILLED" if number else "EXITED"
+        if not cause and self.failed is not None:
+            cause = "SETUP_FAILED"
+        cause = cause or ("KILLED" if number else "EXITED")
         return {
             "incarnation": self.incarnation,
             "exit_code": -1 if number else os.WEXITSTATUS(status),

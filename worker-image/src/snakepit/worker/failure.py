@@ -14,17 +14,17 @@ from snakepit import logs, messages, values
 from snakepit.adapter import ToolOptions
 from snakepit.bridge import messages as bridge
 from snakepit.errors import AdapterError, Code
-from snakepit.worker.tools import BadArgumentsError
+from snakepit.worker.tools import BadArgumentsError, DeclarationError
 
 _MAX_MESSAGE: Final = 200
 _MAX_TRACEBACK: Final = 64 << 10
 _MAX_DETAIL_TRACEBACK: Final = 2 << 10
 _MAX_VIOLATIONS: Final = 16
 _PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_OURS: Final = tuple(os.path.join(_PACKAGE, name) for name in ("worker", "supervisor"))
+_OURS: Final = tuple(os.path.join(_PACKAGE, name) for name in ("worker", "supervisor", "zygote"))
 _LIBRARIES: Final = tuple(
     {os.path.realpath(path) + os.sep for path in sysconfig.get_paths().values() if "python" in path}
-    | {os.path.join(_PACKAGE, name) for name in ("worker", "supervisor", "adapter.py", "bridge")}
+    | {os.path.join(_PACKAGE, name) for name in ("worker", "supervisor", "zygote", "adapter.py", "bridge")}
 )
 
 
@@ -73,6 +73,8 @@ def formatted(error: BaseException, limit: int = _MAX_TRACEBACK) -> str:
 
 def place(error: BaseException) -> str:
     """Return file:line of the innermost frame of the user's own code, or of the error's file for a SyntaxError."""
+    if isinstance(error, DeclarationError) and error.file:
+        return f"{_short(error.file)}:{error.line}"
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_short(error.filename)}:{error.lineno or 0}"
     found = ""

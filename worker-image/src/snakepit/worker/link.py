@@ -168,6 +168,12 @@ class Link:
                 if connection is not None:
                     connection.goodbye(GoodbyeReason.SHUTDOWN, "the worker ends")
 
+    def descriptors(self) -> list[int]:
+        """Return the descriptors of the open connections."""
+        pair = self._pair
+        connections = [] if pair is None else [pair.control, pair.data]
+        return [c.fileno() for c in connections if c is not None and c.fileno() >= 0]
+
     def _run(self) -> None:
         pause = _FIRST_PAUSE
         while not self._ended:

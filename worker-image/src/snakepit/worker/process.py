@@ -44,6 +44,7 @@ def run(job: Job, load: Callable[[], Any], report: socket.socket, page: Page) ->
         failure.log_exception(f"{stage} of the adapter failed", error)
         reporter.say(failed(stage, error))
         return FAILED_EXIT_CODE
+    _hide_from_children(link, reporter)
     reporter.say(Ready())
     link.start()
     service.serve(link)
@@ -124,6 +125,18 @@ def _catch_stop(service: Service) -> None:
     signal.signal(signal.SIGTERM, stop)
     # Ctrl-C reaches the supervisor, which ends its workers in order.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _hide_from_children(link: Link, reporter: Reporter) -> None:
+    """Take our connections away from processes that the adapter forks: one that held them would hide our death."""
+
+    def hide() -> None:
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in [*link.descriptors(), reporter.fileno()]:
+            os.dup2(null, descriptor, inheritable=False)
+        os.close(null)
+
+    os.register_at_fork(after_in_child=hide)
 
 
 def _flush() -> None:

@@ -34,6 +34,16 @@ class BadArgumentsError(AdapterError):
         self.violations = violations
 
 
+class DeclarationError(TypeError):
+    """A tool is declared in a way that no call could use; `file` and `line` say where."""
+
+    def __init__(self, text: str, function: Callable[..., Any] | None = None) -> None:
+        super().__init__(text)
+        code = getattr(inspect.unwrap(function) if function else None, "__code__", None)
+        self.file: str = code.co_filename if code else ""
+        self.line: int = code.co_firstlineno if code else 0
+
+
 class Tool:
     """One callable of the adapter, ready to be called with an ExecuteRequest."""
 
@@ -57,16 +67,18 @@ class Tool:
     def _declare(self, parameter: inspect.Parameter, hint: Any) -> None:
         name = parameter.name
         if parameter.kind is parameter.VAR_POSITIONAL:
-            raise TypeError(f"tool {self.name}: *{name} is not possible, arguments travel by name; use a list")
+            text = f"tool {self.name}: *{name} is not possible, arguments travel by name; use a list"
+            raise DeclarationError(text, self.function)
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            raise TypeError(f"tool {self.name}: {name} is positional-only, but arguments travel by name")
+            text = f"tool {self.name}: {name} is positional-only, but arguments travel by name"
+            raise DeclarationError(text, self.function)
         if hint is Context or name == "ctx":
             self.context_name = name
             return
         try:
             checker = compile_hint(hint)
         except UnsupportedHintError as error:
-            raise TypeError(f"tool {self.name}: parameter {name}: {error}") from None
+            raise DeclarationError(f"tool {self.name}: parameter {name}: {error}", self.function) from None
         if parameter.kind is parameter.VAR_KEYWORD:
             self.extra = checker
             return
@@ -142,19 +154,16 @@ def _resolved_hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
     try:
         return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
     except NameError as error:
-        raise TypeError(f"tool {name}: type hint names {error.name!r}, which its module does not define") from None
+        text = f"tool {name}: a type hint names {error.name!r}, which its module does not define"
+        raise DeclarationError(text, function) from None
 
 
 class Adapter:
-    """A loaded adapter: an object with tools and hooks. A class is instantiated, once, by `instantiate`."""
+    """A loaded adapter: an object with tools and hooks."""
 
     def __init__(self, target: Any) -> None:
         self.target = target
         self.tools = _collect(target)
-        if not self.tools:
-            raise TypeError(f"{_label(target)} declares no tool; decorate a method with @snakepit.tool")
-        if len(self.tools) > MAX_TOOLS:
-            raise TypeError(f"{_label(target)} declares {len(self.tools)} tools; at most {MAX_TOOLS} are possible")
 
     def hook(self, name: str) -> Callable[..., Any] | None:
         """Return a hook such as setup, or None."""
@@ -175,10 +184,15 @@ def instantiate(target: Any, arguments: list[str]) -> Adapter:
 
 
 def check_declarations(target: Any) -> None:
-    """Raise when a class declares tools wrongly, without making an instance of it."""
-    if inspect.isclass(target):
-        for options, function in _declared(target):
-            Tool(options, function.__get__(object()) if inspect.isfunction(function) else function)
+    """Raise when tools are declared wrongly, without making an instance of a class."""
+    if not inspect.isclass(target):
+        _collect(target)
+        return
+    declared = _declared(target)
+    _check_count(target, len(declared))
+    for options, function in declared:
+        # Any object does as self: only the signature is looked at.
+        Tool(options, function.__get__(object()) if inspect.isfunction(function) else function.__get__(None, target))
 
 
 def _collect(target: Any) -> list[Tool]:
@@ -190,9 +204,17 @@ def _collect(target: Any) -> list[Tool]:
         else:
             bound = function.__get__(target, owner) if hasattr(function, "__get__") else function
         if options.name in tools:
-            raise TypeError(f"{_label(target)} declares the tool {options.name!r} twice")
+            raise DeclarationError(f"{_label(target)} declares the tool {options.name!r} twice", bound)
         tools[options.name] = Tool(options, bound)
+    _check_count(target, len(tools))
     return [tools[name] for name in sorted(tools)]
+
+
+def _check_count(target: Any, count: int) -> None:
+    if not count:
+        raise DeclarationError(f"{_label(target)} declares no tool; decorate a method with @snakepit.tool")
+    if count > MAX_TOOLS:
+        raise DeclarationError(f"{_label(target)} declares {count} tools; at most {MAX_TOOLS} are possible")
 
 
 def _declared(owner: Any) -> list[tuple[ToolOptions, Any]]:

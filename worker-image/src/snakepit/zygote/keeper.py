@@ -33,7 +33,8 @@ def keep(control: socket.socket, report: socket.socket, page: int, job: Job, loa
     code = 71
     try:
         linux.replace_descriptors({0, 1, 2, control.fileno(), report.fileno(), page})
-        os.setsid()
+        if os.getsid(0) != os.getpid():
+            os.setsid()
         linux.become_subreaper()
         wake = _catch_child_exits()
         keeper = os.getpid()
