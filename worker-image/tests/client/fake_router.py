@@ -241,9 +241,8 @@ class Router(grpc.GenericRpcHandler):
         try:
             result = tool(running)
         except Failure as failure:
-            if failure.code in {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}:
-                raise  # refused: trailers only
-            context.send_initial_metadata(tuple(headers))
+            if failure.body is not None:  # without a body it is trailers only, as at the real router
+                context.send_initial_metadata(tuple(headers))
             raise
         context.send_initial_metadata(tuple(headers))
         return result

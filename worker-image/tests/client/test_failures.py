@@ -103,6 +103,16 @@ def test_invalid_arguments_list_every_field(client: Client, router: Router) -> N
     assert caught.value.violations == tuple(violations)
 
 
+def test_one_bad_field_is_said_once(client: Client, router: Router) -> None:
+    violation = ("snakepit-tenant", "is too long")
+    router.tools["fail"] = fails_with(
+        Failure("INVALID_ARGUMENT", "ARGUMENT_INVALID", "snakepit-tenant: is too long", violations=[violation])
+    )
+    with pytest.raises(api.InvalidArguments) as caught:
+        client.fail()
+    assert str(caught.value) == "snakepit-tenant: is too long"
+
+
 def test_busy_names_the_call_that_blocks(client: Client, router: Router) -> None:
     router.tools["fail"] = fails_with(Failure("RESOURCE_EXHAUSTED", "WORKER_BUSY", info={"blocked_by": "order-6"}))
     with pytest.raises(api.WorkerBusy) as caught:

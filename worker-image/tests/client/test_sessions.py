@@ -142,11 +142,17 @@ def test_expiry_ends_the_object_too(client: Client, router: Router) -> None:
     assert session.count() == 1
 
 
-def test_a_worker_that_dies_in_the_first_call_is_not_forgotten(client: Client, router: Router) -> None:
+@pytest.mark.parametrize("place", ["trailers", "details"])
+def test_a_worker_that_dies_in_the_first_call_is_not_forgotten(client: Client, router: Router, place: str) -> None:
     def die(run: Any) -> Any:
         token = router.lives["s"].token
         router.lose("s")
-        raise Failure("ABORTED", "WORKER_DIED", "the worker ended", trailers=[("snakepit-session-token", token)])
+        failure = Failure("ABORTED", "WORKER_DIED", "the worker ended")
+        if place == "trailers":
+            failure.trailers = [("snakepit-session-token", token)]
+        else:
+            failure.info = {"token": token}
+        raise failure
 
     router.tools["die"] = die
     session = client.session("s")

@@ -93,8 +93,10 @@ class InvalidArguments(Refused, ValueError):
     violations: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"\n  {field}: {expected}" for field, expected in self.violations]
-        return self.message + "".join(lines)
+        lines = [f"{field}: {expected}" for field, expected in self.violations]
+        if len(lines) == 1 and lines[0] in self.message:
+            return self.message
+        return "\n  ".join([self.message, *lines])
 
 
 class ToolUnknown(Refused):

@@ -88,6 +88,9 @@ class SessionLife:
             if isinstance(error, errors.SessionLost | errors.SessionExpired):
                 self._over = copy.copy(error)
             self._in_doubt = isinstance(error, errors.WorkerDied)
+            if self._in_doubt:
+                # Where the first call of a life ended so, no answer has brought the token that the loss is told to.
+                self.token = error.details.get("token", self.token)
 
     def reopen(self) -> None:
         """Forget the life if it is over; the next call begins one.
@@ -189,7 +192,7 @@ class Session(Caller):
         with contextlib.suppress(errors.SessionError):
             call = Call(self._link, "CloseSession", payload, options, metadata=metadata)
             while call.read() is not None:
-                pass
+                self.token = error.details.get("token", self.token)
 
     def __enter__(self) -> Self:
         return self
