@@ -1,0 +1,439 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	rpcv1 "github.com/snakepit-k8s/snakepit/api/rpc/v1alpha1"
+)
+
+// The whole way without Kubernetes: the real router binary, a real supervisor, real Python workers.
+
+const python = "../.venv/bin/python"
+
+// stage is one router and one supervisor on this machine.
+type stage struct {
+	t          *testing.T
+	dir        string
+	binary     string
+	listen     string
+	admin      string
+	router     *exec.Cmd
+	supervisor *exec.Cmd
+	client     rpcv1.PoolClient
+}
+
+func newStage(t *testing.T, spec string) *stage {
+	t.Helper()
+	if _, err := os.Stat(python); err != nil {
+		t.Skip("left out: the stories with real Python workers; run `make venv` first")
+	}
+	dir, err := os.MkdirTemp("", "spk") // t.TempDir is too long for a unix socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &stage{t: t, dir: dir, binary: filepath.Join(dir, "router"), listen: freeAddress(t), admin: freeAddress(t)}
+	if out, err := exec.Command("go", "build", "-o", s.binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	s.configure(spec)
+	s.startRouter()
+	t.Cleanup(func() { s.stop(s.router) })
+	s.supervisor = s.start(python, []string{"-m", "snakepit.supervisor", "snakepit.examples.counter:Counter"},
+		"PYTHONPATH="+absolute(t, "../worker-image/src"), "SNAKEPIT_BRIDGE="+s.socket(),
+		"SNAKEPIT_POD_UID=local", "SNAKEPIT_POD_NAME=local", "SNAKEPIT_DRAIN_TIMEOUT=4")
+	t.Cleanup(func() { s.stop(s.supervisor) })
+	conn, err := grpc.NewClient("passthrough:///"+s.listen, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	s.client = rpcv1.NewPoolClient(conn)
+	return s
+}
+
+func absolute(t *testing.T, path string) string {
+	t.Helper()
+	full, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return full
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (s *stage) socket() string { return filepath.Join(s.dir, "bridge.sock") }
+
+// configure writes the config file; the router looks at it every 500 ms.
+func (s *stage) configure(spec string) {
+	s.t.Helper()
+	text := "poolName: counter\nrevision: r1\nimage: none\nadapter: snakepit.examples.counter:Counter\n" + spec
+	if err := os.WriteFile(filepath.Join(s.dir, "pool.yaml"), []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *stage) startRouter() {
+	s.router = s.start(s.binary, []string{"--config", filepath.Join(s.dir, "pool.yaml"), "--listen", s.listen,
+		"--admin-listen", s.admin, "--bridge-socket", s.socket(), "--state-dir", s.dir})
+}
+
+func (s *stage) start(name string, args []string, env ...string) *exec.Cmd {
+	s.t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	log, err := os.OpenFile(filepath.Join(s.dir, filepath.Base(name)+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		if s.t.Failed() {
+			text, _ := os.ReadFile(log.Name())
+			s.t.Logf("%s:\n%s", filepath.Base(name), text)
+		}
+	})
+	return cmd
+}
+
+// stop ends a process that this test started.
+func (s *stage) stop(cmd *exec.Cmd) {
+	if cmd == nil || cmd.ProcessState != nil {
+		return
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(15 * time.Second):
+		s.t.Errorf("%s did not end within 15 s of SIGTERM", cmd.Path)
+		_ = cmd.Process.Kill()
+		<-done
+	}
+}
+
+func (s *stage) killRouter() {
+	_ = s.router.Process.Kill()
+	_ = s.router.Wait()
+}
+
+// answer is one call's end.
+type answer struct {
+	value   *rpcv1.Value
+	header  metadata.MD
+	trailer metadata.MD
+	err     error
+}
+
+func (a answer) reason() string {
+	for _, d := range status.Convert(a.err).Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			return info.GetReason()
+		}
+	}
+	return ""
+}
+
+func (a answer) token() string { return strings.Join(a.header.Get("snakepit-session-token"), "") }
+
+func (s *stage) call(tool string, arguments map[string]*rpcv1.Value, pairs ...string) answer {
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), pairs...), 10*time.Second)
+	defer cancel()
+	var a answer
+	response, err := s.client.Execute(ctx, &rpcv1.ExecuteRequest{Tool: tool, Arguments: arguments}, grpc.Header(&a.header), grpc.Trailer(&a.trailer))
+	a.value, a.err = response.GetResult(), err
+	return a
+}
+
+func integer(n int64) *rpcv1.Value { return &rpcv1.Value{Kind: &rpcv1.Value_Integer{Integer: n}} }
+
+func number(x float64) *rpcv1.Value { return &rpcv1.Value{Kind: &rpcv1.Value_Number{Number: x}} }
+
+// eventually asks until the answer is empty, and fails with the last one.
+func eventually(t *testing.T, within time.Duration, ask func() string) {
+	t.Helper()
+	deadline := time.Now().Add(within)
+	for {
+		why := ask()
+		if why == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", within, why)
+		}
+		time.Sleep(20 * time.Millisecond) // between two looks, with a deadline
+	}
+}
+
+func (s *stage) metric(name string) string {
+	response, err := http.Get("http://" + s.admin + "/metrics")
+	if err != nil {
+		return ""
+	}
+	defer response.Body.Close()
+	text, _ := io.ReadAll(response.Body)
+	for _, line := range strings.Split(string(text), "\n") {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			return rest
+		}
+	}
+	return ""
+}
+
+func (s *stage) expectReady(workers int) {
+	s.t.Helper()
+	eventually(s.t, 20*time.Second, func() string {
+		if got := s.metric(`snakepit_router_workers{state="Ready"}`); got != fmt.Sprint(workers) {
+			return "ready workers: " + got
+		}
+		return ""
+	})
+}
+
+func (s *stage) expectCount(want int64, session string, pairs ...string) answer {
+	s.t.Helper()
+	a := s.call("count", nil, append([]string{"snakepit-session", session}, pairs...)...)
+	if a.err != nil || a.value.GetInteger() != want {
+		s.t.Fatalf("count in session %s: %v, %v; want %d", session, a.value, a.err, want)
+	}
+	return a
+}
+
+func TestStoryOfARouterAndItsWorkers(t *testing.T) {
+	s := newStage(t, "workers: 2\ndrain: {timeout: 2s}\n")
+	s.expectReady(2)
+	if a := s.call("add", map[string]*rpcv1.Value{"a": integer(1), "b": integer(2)}); a.err != nil || a.value.GetInteger() != 3 {
+		t.Fatalf("add: %v, %v", a.value, a.err)
+	}
+	if a := s.call("ad", nil); status.Code(a.err) != codes.NotFound || a.reason() != "TOOL_UNKNOWN" {
+		t.Fatalf("unknown tool: %v", a.err)
+	}
+	t.Run("stream", func(t *testing.T) { s.streamStory(t) })
+	first := s.expectCount(1, "one", "snakepit-session-create", "true")
+	if got := first.header.Get("snakepit-session-state"); len(got) != 1 || got[0] != "new" {
+		t.Fatalf("state of the first call: %v", got)
+	}
+	token := []string{"snakepit-session-token", first.token()}
+	s.expectCount(2, "one", token...)
+	s.expectCount(3, "one", token...)
+	t.Run("worker killed", func(t *testing.T) { s.workerKilledStory(t) })
+	t.Run("router killed", func(t *testing.T) { s.routerKilledStory(t) })
+	t.Run("scale", func(t *testing.T) { s.scaleStory(t) })
+	if got := s.metric("snakepit_router_calls_in_flight"); got != "0" {
+		t.Errorf("calls in flight at the end: %s", got)
+	}
+}
+
+func (s *stage) streamStory(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	stream, err := s.client.ExecuteStream(ctx, &rpcv1.ExecuteRequest{Tool: "countdown", Arguments: map[string]*rpcv1.Value{"start": integer(3)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []int64
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, m.GetValue().GetInteger())
+	}
+	if fmt.Sprint(got) != "[3 2 1]" {
+		t.Fatalf("countdown: %v", got)
+	}
+}
+
+func (s *stage) workerKilledStory(t *testing.T) {
+	a := s.call("whoami", nil, "snakepit-session", "victim", "snakepit-session-create", "true")
+	if a.err != nil {
+		t.Fatal(a.err)
+	}
+	pid := int(a.value.GetMap().GetFields()["pid"].GetInteger())
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, func() string {
+		if why := s.call("count", nil, "snakepit-session", "victim"); why.reason() != "SESSION_LOST" {
+			return fmt.Sprint(why.err)
+		}
+		return ""
+	})
+	told := s.call("count", nil, "snakepit-session", "victim", "snakepit-session-token", a.token())
+	if told.reason() != "SESSION_LOST" || status.Code(told.err) != codes.Aborted {
+		t.Fatalf("with the token of the lost life: %v", told.err)
+	}
+	if got := told.trailer.Get("grpc-retry-pushback-ms"); len(got) != 1 || got[0] != "-1" {
+		t.Fatalf("no-retry mark: %v", got)
+	}
+	if after := s.call("count", nil, "snakepit-session", "victim"); after.reason() != "SESSION_UNKNOWN" {
+		t.Fatalf("after it was acknowledged: %v", after.err)
+	}
+	s.expectReady(2)
+	s.expectCount(1, "victim", "snakepit-session-create", "true")
+}
+
+func (s *stage) routerKilledStory(t *testing.T) {
+	kept := s.expectCount(1, "kept", "snakepit-session-create", "true")
+	s.expectCount(2, "kept", "snakepit-session-token", kept.token())
+	s.killRouter()
+	s.startRouter()
+	eventually(t, 10*time.Second, func() string {
+		a := s.call("count", nil, "snakepit-session", "kept", "snakepit-session-token", kept.token())
+		switch {
+		case a.err == nil && a.value.GetInteger() == 3:
+			return ""
+		case status.Code(a.err) == codes.Unavailable: // not listening yet, or RECOVERING
+			return a.err.Error()
+		}
+		t.Fatalf("after the router's restart: %v, %v", a.value, a.err)
+		return ""
+	})
+	s.expectReady(2)
+	s.expectCount(4, "kept", "snakepit-session-token", kept.token())
+}
+
+func (s *stage) scaleStory(t *testing.T) {
+	s.configure("workers: 5\ndrain: {timeout: 2s}\n")
+	s.expectReady(5)
+	lives := map[string]string{}
+	for i := range 5 {
+		name := fmt.Sprint("scaled-", i)
+		lives[name] = s.expectCount(1, name, "snakepit-session-create", "true").token()
+	}
+	s.configure("workers: 1\ndrain: {timeout: 2s}\n")
+	s.expectReady(1)
+	kept, lost := 0, 0
+	eventually(t, 10*time.Second, func() string {
+		kept, lost = 0, 0
+		for name, token := range lives {
+			a := s.call("count", nil, "snakepit-session", name, "snakepit-session-token", token)
+			switch {
+			case a.err == nil:
+				kept++
+			case a.reason() == "SESSION_LOST":
+				lost++
+			default:
+				return a.err.Error()
+			}
+		}
+		if lost == 0 || kept+lost != len(lives) {
+			return fmt.Sprintf("%d kept, %d lost", kept, lost)
+		}
+		return ""
+	})
+	if got := s.metric(`snakepit_router_sessions_lost_total{cause="SCALED_DOWN"}`); got == "0" || got == "" {
+		t.Errorf("sessions lost by scaling down: %q", got)
+	}
+}
+
+func TestCallsAreCancelledAndTimedOut(t *testing.T) {
+	s := newStage(t, "workers: 1\ncalls: {timeout: 300ms, killAfter: 10s}\ndrain: {timeout: 1s}\n")
+	s.expectReady(1)
+	if a := s.call("sleep", map[string]*rpcv1.Value{"seconds": number(30)}); a.reason() != "CALL_TIMEOUT" && a.err != nil {
+		t.Fatalf("a call beyond calls.timeout: %v", a.err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_, err := s.client.Execute(ctx, &rpcv1.ExecuteRequest{Tool: "sleep", Arguments: map[string]*rpcv1.Value{"seconds": number(30)}})
+	if status.Code(err) != codes.DeadlineExceeded {
+		t.Fatalf("a call beyond its deadline: %v", err)
+	}
+	eventually(t, 5*time.Second, func() string {
+		if got := s.metric("snakepit_router_calls_in_flight"); got != "0" {
+			return "in flight: " + got
+		}
+		return ""
+	})
+}
+
+func TestDrainBySupervisor(t *testing.T) {
+	s := newStage(t, "workers: 2\ndrain: {timeout: 2s}\n")
+	s.expectReady(2)
+	running := make(chan answer, 1)
+	go func() { running <- s.call("sleep", map[string]*rpcv1.Value{"seconds": number(1)}) }()
+	eventually(t, 5*time.Second, func() string {
+		if s.metric("snakepit_router_calls_in_flight") != "1" {
+			return "the call does not run yet"
+		}
+		return ""
+	})
+	if err := s.supervisor.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, func() string {
+		if a := s.call("add", map[string]*rpcv1.Value{"a": integer(1), "b": integer(1)}); a.reason() != "DRAINING" {
+			return fmt.Sprint("a new call: ", a.err)
+		}
+		return ""
+	})
+	if a := <-running; a.err != nil {
+		t.Errorf("the running call: %v", a.err)
+	}
+	if err := s.supervisor.Wait(); err != nil {
+		t.Errorf("the supervisor's end: %v", err)
+	}
+}
+
+func TestBadCommandLines(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                                  "give --config FILE, or --namespace and --group",
+		"--config x --group y":              "leave --namespace and --group out",
+		"--config x extra":                  "unexpected argument",
+		"--namespace a --group b":           "SNAKEPIT_POD_UID is not set",
+		"--config pool.yaml --bridge-sock=": "flag provided but not defined",
+	} {
+		t.Setenv("SNAKEPIT_POD_UID", "")
+		var stderr bytes.Buffer
+		old := os.Stderr
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.Stderr = w
+		_, got := parseOptions(strings.Fields(args))
+		os.Stderr = old
+		w.Close()
+		_, _ = stderr.ReadFrom(r)
+		if got == nil || !strings.Contains(got.Error(), want) {
+			t.Errorf("%q: %v; want %q", args, got, want)
+		}
+	}
+}
