@@ -192,7 +192,7 @@ class Session(Caller):
         with contextlib.suppress(errors.SessionError):
             call = Call(self._link, "CloseSession", payload, options, metadata=metadata)
             while call.read() is not None:
-                self.token = error.details.get("token", self.token)
+                pass
 
     def __enter__(self) -> Self:
         return self
