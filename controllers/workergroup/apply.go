@@ -117,6 +117,7 @@ func (r *Reconciler) release(ctx context.Context, obs *observation, a plan.Relea
 			return fmt.Errorf("%w: %s", errPodsLeft, left.Items[0].Name)
 		}
 	}
+	r.words.forget(obs.group.UID)
 	return r.Writer.SetFinalizer(ctx, obs.group, false)
 }
 

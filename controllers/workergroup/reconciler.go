@@ -43,6 +43,8 @@ type Reconciler struct {
 	Events      events.EventRecorder
 	Clock       clock.PassiveClock
 	RouterImage string
+
+	words lastWord
 }
 
 // SetupWithManager registers the controller.
@@ -83,6 +85,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	r.announce(obs.group)
 	now := r.Clock.Now()
 	p := plan.Decide(obs.input(now))
 	refused, applyErr := r.apply(ctx, obs, p)

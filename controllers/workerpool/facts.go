@@ -108,8 +108,10 @@ func (f *facts) available(pool *v1alpha1.WorkerPool) verdict {
 	want := pool.Spec.Workers
 	missing := want - f.ready
 	switch {
-	case f.active == nil || !trusted(f.active):
+	case f.active == nil || !f.router.ok:
 		return verdict{false, f.router.reason, f.router.message}
+	case !trusted(f.active):
+		return verdict{false, v1alpha1.ReasonRouterStarting, fmt.Sprintf("the router of pod %s has not reported yet", f.active.Status.PodName)}
 	case want == 0:
 		return verdict{true, v1alpha1.ReasonScaledToZero, "no worker is wanted; set spec.workers to start some"}
 	case missing <= 0:

@@ -50,6 +50,7 @@ type scene struct {
 
 func begin(t *testing.T) *scene {
 	t.Helper()
+	t.Parallel()
 	s := &scene{t: t, ctx: t.Context()}
 	prefix := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(strings.TrimPrefix(t.Name(), "Test")))
 	var err error

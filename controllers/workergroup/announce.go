@@ -1,0 +1,64 @@
+package workergroup
+
+import (
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+)
+
+// lastWord remembers what each group's router said at the last look, so that changes become Events. It is memory only: after a restart of
+// the operator the first look is where comparing begins, and nothing is told twice.
+type lastWord struct {
+	mu     sync.Mutex
+	groups map[types.UID]v1alpha1.RouterStatus
+}
+
+// replace stores the newest word and returns the one before; false for the first of this pod.
+func (l *lastWord) replace(group types.UID, now v1alpha1.RouterStatus) (v1alpha1.RouterStatus, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.groups == nil {
+		l.groups = map[types.UID]v1alpha1.RouterStatus{}
+	}
+	was, known := l.groups[group]
+	l.groups[group] = now
+	return was, known && was.PodUID == now.PodUID
+}
+
+func (l *lastWord) forget(group types.UID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.groups, group)
+}
+
+// announce tells of what happened to workers and sessions since the last look, about the pool, which is what users watch.
+func (r *Reconciler) announce(group *v1alpha1.WorkerGroup) {
+	router := group.Status.Router
+	if router == nil || router.PodUID != group.Spec.PodUID {
+		return
+	}
+	was, known := r.words.replace(group.UID, *router.DeepCopy())
+	if !known {
+		return
+	}
+	pool, pod := poolReference(group), group.Status.PodName
+	restarts := map[int32]int32{}
+	for _, w := range was.Workers {
+		restarts[w.Slot] = w.Restarts
+	}
+	for _, w := range router.Workers {
+		if before, ok := restarts[w.Slot]; ok && w.Restarts > before {
+			r.event(pool, group, corev1.EventTypeWarning, v1alpha1.EventWorkerCrashed, "ReplaceWorker",
+				"worker %s/%d ended and was replaced: %s", pod, w.Slot, orElse(w.LastError, "no cause known"))
+		}
+	}
+	if lost := router.SessionsLost - was.SessionsLost; lost > 0 {
+		r.event(pool, group, corev1.EventTypeWarning, v1alpha1.EventSessionLost, "EndSessions", "%d sessions were lost in pod %s", lost, pod)
+	}
+	if started := router.ReadyWorkers - was.ReadyWorkers; started > 0 {
+		r.event(pool, group, corev1.EventTypeNormal, v1alpha1.EventWorkerStarted, "StartWorkers", "%d workers are ready in pod %s", router.ReadyWorkers, pod)
+	}
+}
