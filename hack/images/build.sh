@@ -3,7 +3,8 @@
 # Go binaries and Python wheels are made on the host, so that no build needs a registry.
 #
 #   IMAGE_REPOSITORY  names are IMAGE_REPOSITORY/operator:dev and …/worker:dev (default localhost/snakepit)
-#   PYTHON_IMAGE      base of the worker image (default: the base image of the local cluster)
+#   PYTHON_IMAGE      base of the worker image (default: with buildah the base image of the local cluster,
+#                     which needs debootstrap and no registry; else python:3.11-slim)
 #   VERSION           what the binaries say of themselves (default: dev-<commit>)
 #   CONTAINER_TOOL    buildah, podman or docker (default: the first that is there and usable)
 #   SNAKEPIT_CACHE    cache folder (default ~/.cache/snakepit)
@@ -63,7 +64,7 @@ build_archive() {
     (
       flock 9
       clean_store
-      in_store bud --quiet --isolation chroot --layers --force-rm --pull-never --signature-policy hack/images/policy.json \
+      in_store bud --quiet --isolation chroot --layers --force-rm --pull=false --signature-policy hack/images/policy.json \
         "${args[@]}" --file "$dockerfile" --tag "$image" "$context" >"$out/$name.log" 2>&1 ||
         { tail -n 25 "$out/$name.log" >&2; fail "buildah could not build $image; its whole output is in $out/$name.log"; }
       in_store push --quiet --signature-policy hack/images/policy.json "$image" "docker-archive:$out/$name.tar:$image"
@@ -157,7 +158,11 @@ import_base() {
 
 worker() {
   local began=$SECONDS sources inputs wheels base context
-  base=${PYTHON_IMAGE:-localhost/python:base}
+  base=${PYTHON_IMAGE:-}
+  if [[ -z $base ]]; then
+    base=python:3.11-slim
+    if [[ $(container_tool) == buildah ]]; then base=localhost/python:base; fi
+  fi
   mapfile -t sources < <(find worker-image/src worker-image/pyproject.toml worker-image/README.md worker-image/Dockerfile \
     worker-image/requirements.lock -type f ! -path '*/__pycache__/*' | LC_ALL=C sort)
   inputs=$(hash_of "${sources[@]}" hack/images/build.sh "text:$repository $base")
@@ -172,7 +177,7 @@ worker() {
   # With their times: buildah builds a layer again when a file is newer.
   cp --preserve=timestamps "$wheels"/*.whl "$context/wheels/deps/"
   own_wheel "$context/wheels/project"
-  if [[ $base == localhost/python:base && $(container_tool) == buildah ]]; then import_base; fi
+  if [[ $base == localhost/python:base ]]; then import_base; fi
   build_archive worker worker-image/Dockerfile "$context" "PYTHON_IMAGE=$base"
   rm -rf "$context"
   echo "$inputs" >"$out/worker.inputs"

@@ -225,8 +225,16 @@ func loadIntoCurrent(ctx context.Context, archive string) error {
 	return nil
 }
 
-// pushArchive pushes by way of an image store that lives as long as the push.
+// pushArchive pushes one image of an archive to its registry.
 func pushArchive(ctx context.Context, archive, name string) error {
+	tool, err := containerTool()
+	if err != nil {
+		return err
+	}
+	if tool != "buildah" {
+		return errors.Join(runQuietly(ctx, tool, "load", "--input", archive), runQuietly(ctx, tool, "push", name))
+	}
+	// By way of an image store that lives as long as the push.
 	store, err := os.MkdirTemp("", "snakepit-push-")
 	if err != nil {
 		return err
@@ -237,6 +245,19 @@ func pushArchive(ctx context.Context, archive, name string) error {
 		err = runQuietly(ctx, "buildah", append(global, "push", name, "docker://"+name)...)
 	}
 	return errors.Join(err, os.RemoveAll(store))
+}
+
+// containerTool chooses as hack/images/build.sh does.
+func containerTool() (string, error) {
+	if tool := os.Getenv("CONTAINER_TOOL"); tool != "" {
+		return tool, nil
+	}
+	for _, tool := range []string{"buildah", "podman", "docker"} {
+		if _, err := exec.LookPath(tool); err == nil && (tool != "buildah" || os.Geteuid() == 0) {
+			return tool, nil
+		}
+	}
+	return "", refuse("none of buildah (as root), podman and docker is here, and one is needed to push images")
 }
 
 func runQuietly(ctx context.Context, program string, args ...string) error {

@@ -57,6 +57,9 @@ type Item struct {
 // fails: the programs of others say hundreds of lines when all is well.
 func (c Cache) run(command *exec.Cmd) error {
 	output, err := command.CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("%s is not installed; on Debian: apt-get install %[1]s", command.Args[0])
+	}
 	if err != nil {
 		_, _ = c.Progress.Write(output)
 		return fmt.Errorf("%s: %w (its output is above)", filepath.Base(command.Path), err)
