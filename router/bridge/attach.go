@@ -112,7 +112,7 @@ func (w *Worker) detach(c *conn, err error) {
 	w.up = false
 	var calls map[uint32]*Call
 	if c.role == bridgev1.Role_ROLE_DATA {
-		calls, w.calls = w.calls, nil
+		calls, w.calls, w.ending = w.calls, nil, true
 	}
 	w.mu.Unlock()
 	if wasUp {
@@ -120,6 +120,11 @@ func (w *Worker) detach(c *conn, err error) {
 	}
 	for _, call := range calls {
 		call.broken(c.ended(err))
+	}
+	if c.role == bridgev1.Role_ROLE_DATA {
+		w.mu.Lock()
+		w.ending = false
+		w.mu.Unlock()
 	}
 }
 

@@ -19,6 +19,7 @@ const (
 	helloTimeout    = 5 * time.Second
 	identityTimeout = 10 * time.Second
 	duplicateWait   = time.Second
+	exitWait        = 500 * time.Millisecond
 	pingInterval    = 2 * time.Second
 	maxStrangers    = 16
 	maxConnections  = 2*256 + 1 + maxStrangers
@@ -29,7 +30,7 @@ const (
 type Handler interface {
 	// WorkerRegistered: the supervisor announced an incarnation; state is nil when it is about to be started.
 	WorkerRegistered(w *Worker, state *bridgev1.WorkerState)
-	// WorkerExited: its end is proven; exit is nil when the supervisor only stopped listing it.
+	// WorkerExited: its end is proven, and its calls have ended; exit is nil when the supervisor only stopped listing it.
 	WorkerExited(w *Worker, exit *bridgev1.WorkerExited)
 	// WorkerUp: both its connections are welcome. WorkerDown: one of them broke; comes before the ends of its calls.
 	WorkerUp(w *Worker)

@@ -91,7 +91,8 @@ func (s *Server) register(id *bridgev1.Incarnation, proof []byte, state *bridgev
 	}
 }
 
-// exit forgets a worker whose end is proven. Its connections end by themselves; they are not closed here, so that what it sent is read.
+// exit forgets a worker whose end is proven, once all that it sent was read and its calls have ended. Its connections end by themselves, or after
+// exitWait where something inherited a descriptor.
 func (s *Server) exit(w *Worker, exit *bridgev1.WorkerExited) {
 	s.mu.Lock()
 	delete(s.workers, w.ID)
@@ -103,9 +104,14 @@ func (s *Server) exit(w *Worker, exit *bridgev1.WorkerExited) {
 	w.mu.Unlock()
 	for _, c := range []*conn{data, control} {
 		if c != nil { // a descriptor that something inherited would keep it open
-			_ = c.SetReadDeadline(time.Now().Add(time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(exitWait))
 		}
 	}
+	s.hold(func() (bool, time.Duration) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.data == nil && w.control == nil && !w.ending, 2 * exitWait
+	})
 	s.handler.WorkerExited(w, exit)
 }
 

@@ -39,6 +39,7 @@ type Worker struct {
 	pid     uint32
 	up      bool
 	exited  bool
+	ending  bool // the ends of its calls are being told
 }
 
 // Open begins a life at the worker before its first call.

@@ -21,7 +21,7 @@ func (d *Dispatcher) NotStarted(c *Call, died bool, now time.Time) {
 	switch refusal := d.repeatable(c, now); {
 	case refusal != nil:
 		if c.Life != nil {
-			d.sessions.Done(c.Life, false, now)
+			d.sessions.Done(c.Life, restarted, now)
 		}
 		d.refuse(c, *refusal)
 	default:
@@ -120,10 +120,10 @@ func (d *Dispatcher) endLife(l *session.Life, r Refusal, now time.Time) {
 	d.sessions.End(l)
 }
 
-// lose ends a life without its caller's wish. A life that held nothing is bound again silently; a hinted one begins again where that may be told.
+// lose ends a life without its caller's wish. A life that held nothing, and in which nothing runs, is bound again silently; a hinted one begins again where that may be told.
 func (d *Dispatcher) lose(l *session.Life, cause string, now time.Time) {
 	w := d.workers[l.Owner().ID]
-	if !l.Held() {
+	if !l.Held() && !l.Running() {
 		d.unbind(l)
 		if l.Pending() == 0 {
 			d.sessions.End(l)
