@@ -32,7 +32,7 @@ const (
 	// behindAgain is the latest time to look again while the cache lacks a write of ours; its watch event comes earlier.
 	behindAgain = time.Second
 	// refusedAgain is the wait before a refused pod is tried again.
-	refusedAgain = 20 * time.Second
+	refusedAgain = 10 * time.Second
 	// leftAgain is the wait before an uncached check is repeated.
 	leftAgain = time.Second
 )
