@@ -55,18 +55,31 @@ func (p *Pool) WorkerUp(w *bridge.Worker) {
 	if !l.wasUp {
 		l.wasUp = true
 		p.metrics.startSeconds.Observe(now.Sub(l.began).Seconds())
-		p.log.Info("worker ready", "worker", l.name, "after", now.Sub(l.began).Round(time.Millisecond).String())
+		p.log.Info("worker ready", append([]any{"worker", l.name, "startMilliseconds", milliseconds(now.Sub(l.began))}, p.replaced(w.ID.Slot, now)...)...)
 	}
-	p.slots[w.ID.Slot].failing = false
+	p.slots[w.ID.Slot].failing, p.slots[w.ID.Slot].brokeAt = false, time.Time{}
 	p.d.Up(l.target, now)
 	p.unlock()
 	p.poke()
 }
 
+// replaced measures from the broken connection of a slot's last process to now; nothing when there was none.
+func (p *Pool) replaced(slot uint16, now time.Time) []any {
+	broke := p.slots[slot].brokeAt
+	if broke.IsZero() {
+		return nil
+	}
+	p.metrics.replaced.Observe(now.Sub(broke).Seconds())
+	return []any{"replacedAfterMilliseconds", milliseconds(now.Sub(broke))}
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
 // WorkerDown implements bridge.Handler.
 func (p *Pool) WorkerDown(w *bridge.Worker) {
 	l := w.Attachment.(*link)
 	p.mu.Lock()
+	p.slots[w.ID.Slot].brokeAt = p.now()
 	p.d.Down(l.target)
 	if c := l.opening; c != nil {
 		l.opening = nil

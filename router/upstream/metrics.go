@@ -17,6 +17,7 @@ type Metrics struct {
 	queueSeconds prometheus.Histogram
 	exits        *prometheus.CounterVec
 	startSeconds prometheus.Histogram
+	replaced     prometheus.Histogram
 
 	declared atomic.Pointer[map[string]bool]
 	mu       sync.RWMutex
@@ -45,9 +46,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "snakepit_worker_exits_total", Help: "Worker processes that ended, by cause."}, []string{"cause"}),
 		startSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "snakepit_worker_start_duration_seconds", Help: "Time from a worker's start to its readiness.", Buckets: durations}),
+		replaced: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "snakepit_worker_replacement_duration_seconds", Help: "Time from a worker's broken connection to its ready replacement.", Buckets: durations}),
 		counters: map[callLabels]prometheus.Counter{}, timers: map[string]prometheus.Observer{},
 	}
-	r.MustRegister(m.calls, m.seconds, m.queueSeconds, m.exits, m.startSeconds)
+	r.MustRegister(m.calls, m.seconds, m.queueSeconds, m.exits, m.startSeconds, m.replaced)
 	return m
 }
 

@@ -75,7 +75,8 @@ type Pool struct {
 type slotFacts struct {
 	restarts  int
 	lastError string
-	failing   bool // the last process ended before it was ready
+	failing   bool      // the last process ended before it was ready
+	brokeAt   time.Time // when the last process's connection broke; zero once a replacement is ready
 }
 
 // link is what this package knows of one incarnation.
