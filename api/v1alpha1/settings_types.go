@@ -106,9 +106,9 @@ const (
 type SessionCreation string
 
 const (
-	// SessionCreationExplicit: only OpenSession, or a call with snakepit-session-create: true.
+	// SessionCreationExplicit allows only OpenSession, or a call with snakepit-session-create: true.
 	SessionCreationExplicit SessionCreation = "Explicit"
-	// SessionCreationImplicit: any call that names a session.
+	// SessionCreationImplicit allows any call that names a session.
 	SessionCreationImplicit SessionCreation = "Implicit"
 )
 

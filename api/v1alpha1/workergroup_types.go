@@ -148,15 +148,15 @@ type RouterStatus struct {
 type WorkerState string
 
 const (
-	// WorkerStarting: the process is being started.
+	// WorkerStarting means: the process is being started.
 	WorkerStarting WorkerState = "Starting"
-	// WorkerReady: takes calls and new sessions.
+	// WorkerReady means: takes calls and new sessions.
 	WorkerReady WorkerState = "Ready"
-	// WorkerDraining: takes calls of its own sessions only.
+	// WorkerDraining means: takes calls of its own sessions only.
 	WorkerDraining WorkerState = "Draining"
-	// WorkerSuspect: its connection broke; its sessions wait.
+	// WorkerSuspect means: its connection broke; its sessions wait.
 	WorkerSuspect WorkerState = "Suspect"
-	// WorkerFailed: it ended and waits for its next start.
+	// WorkerFailed means: it ended and waits for its next start.
 	WorkerFailed WorkerState = "Failed"
 )
 

@@ -55,7 +55,7 @@ type WorkerPoolSpec struct {
 // +kubebuilder:validation:Enum=Pod
 type PlacementMode string
 
-// PlacementModePod: a group is one pod with a router and all its workers.
+// PlacementModePod says that a group is one pod with a router and all its workers.
 const PlacementModePod PlacementMode = "Pod"
 
 // Placement says how workers are spread over pods.

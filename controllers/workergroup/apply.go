@@ -9,7 +9,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -135,7 +134,7 @@ func poolReference(group *v1alpha1.WorkerGroup) runtime.Object {
 		return group
 	}
 	return &corev1.ObjectReference{
-		APIVersion: owner.APIVersion, Kind: owner.Kind, Namespace: group.Namespace, Name: owner.Name, UID: types.UID(owner.UID),
+		APIVersion: owner.APIVersion, Kind: owner.Kind, Namespace: group.Namespace, Name: owner.Name, UID: owner.UID,
 	}
 }
 

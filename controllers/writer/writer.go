@@ -35,7 +35,7 @@ type Writer struct {
 	Ledger *catchup.Ledger
 }
 
-// ErrTaken: the name belongs to an object of another owner, or of none.
+// ErrTaken says that the name belongs to an object of another owner, or of none.
 var ErrTaken = errors.New("name is taken")
 
 // Create makes obj. An object of the same name that is the same owner's is taken for the answer to an earlier attempt; any other is ErrTaken.

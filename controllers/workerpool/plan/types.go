@@ -27,17 +27,17 @@ const (
 type State string
 
 const (
-	// Missing: it shall exist and does not.
+	// Missing means: it shall exist and does not.
 	Missing State = "Missing"
-	// Matching: it is as it shall be.
+	// Matching means: it is as it shall be.
 	Matching State = "Matching"
-	// Different: it is the pool's and not as it shall be.
+	// Different means: it is the pool's and not as it shall be.
 	Different State = "Different"
-	// Taken: an object of that name is not the pool's.
+	// Taken means: an object of that name is not the pool's.
 	Taken State = "Taken"
-	// Unwanted: it is the pool's and shall not exist.
+	// Unwanted means: it is the pool's and shall not exist.
 	Unwanted State = "Unwanted"
-	// Absent: it shall not exist and does not.
+	// Absent means: it shall not exist and does not.
 	Absent State = "Absent"
 )
 
@@ -67,7 +67,7 @@ type Group struct {
 	// Drained is the router's word; Reachable says whether its word counts now.
 	Drained   bool
 	Reachable bool
-	// Matching: the live settings are the pool's.
+	// Matching means: the live settings are the pool's.
 	Matching bool
 }
 
