@@ -1,0 +1,438 @@
+package bridge_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/router/bridge"
+	"github.com/snakepit-k8s/snakepit/router/bridge/fakeworker"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const pod = "pod-1"
+
+// house is a bridge with a handler that remembers.
+type house struct {
+	t      *testing.T
+	socket string
+	server *bridge.Server
+
+	mu      sync.Mutex
+	workers map[uint64]*bridge.Worker
+	events  []string
+	changed chan struct{}
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "spk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	h := &house{t: t, socket: filepath.Join(dir, "b.sock"), workers: map[uint64]*bridge.Worker{}, changed: make(chan struct{}, 1000)}
+	h.server = bridge.NewServer(bridge.Config{Pod: pod, Instance: 7, MaxMessage: func() int { return 8 << 20 }, Handler: h})
+	l, err := bridge.Listen(h.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.server.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+func (h *house) note(event string) {
+	h.mu.Lock()
+	h.events = append(h.events, event)
+	h.mu.Unlock()
+	h.changed <- struct{}{}
+}
+
+func (h *house) WorkerRegistered(w *bridge.Worker, _ *bridgev1.WorkerState) {
+	h.mu.Lock()
+	h.workers[w.ID.Nonce] = w
+	h.mu.Unlock()
+	h.note("registered")
+}
+func (h *house) WorkerExited(*bridge.Worker, *bridgev1.WorkerExited) { h.note("exited") }
+func (h *house) WorkerUp(*bridge.Worker)                             { h.note("up") }
+func (h *house) WorkerDown(*bridge.Worker)                           { h.note("down") }
+func (h *house) SessionOpened(*bridge.Worker, uint64, uint16, *bridgev1.SessionEnd) {
+	h.note("opened")
+}
+func (h *house) SessionClosed(*bridge.Worker, uint64, uint16, *bridgev1.SessionEnd) {
+	h.note("closed")
+}
+func (h *house) SupervisorUp(*bridgev1.SupervisorState)                  { h.note("supervisor up") }
+func (h *house) SupervisorDown()                                         { h.note("supervisor down") }
+func (h *house) Adapter(*bridgev1.AdapterState)                          { h.note("adapter") }
+func (h *house) DrainRequested(time.Duration)                            { h.note("drain") }
+func (h *house) SessionChanged(*bridge.Worker, *bridgev1.SessionChanged) { h.note("changed") }
+func (h *house) Note(text string, _ error)                               { h.note("note: " + text) }
+
+// expect waits for an event that was not consumed yet.
+func (h *house) expect(want string) {
+	h.t.Helper()
+	deadline := time.After(5 * time.Second)
+	for {
+		h.mu.Lock()
+		for i, e := range h.events {
+			if e == want {
+				h.events = append(h.events[:i:i], h.events[i+1:]...)
+				h.mu.Unlock()
+				return
+			}
+		}
+		seen := append([]string(nil), h.events...)
+		h.mu.Unlock()
+		select {
+		case <-h.changed:
+		case <-deadline:
+			h.t.Fatalf("no %q; seen %q", want, seen)
+		}
+	}
+}
+
+func (h *house) worker(nonce uint64) *bridge.Worker {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.workers[nonce]
+}
+
+// up brings a supervisor and one worker.
+func (h *house) up() (*fakeworker.Supervisor, *fakeworker.Worker, *bridge.Worker) {
+	h.t.Helper()
+	s := fakeworker.DialSupervisor(h.t, h.socket, pod)
+	h.expect("supervisor up")
+	id := s.Started(0, 1)
+	w := fakeworker.DialWorker(h.t, h.socket, id, &bridgev1.Tool{Name: "echo"})
+	h.expect("up")
+	return s, w, h.worker(1)
+}
+
+// watcher observes one call.
+type watcher struct {
+	accepted chan struct{}
+	ended    chan bridge.End
+}
+
+func newWatcher() *watcher {
+	return &watcher{accepted: make(chan struct{}, 1), ended: make(chan bridge.End, 1)}
+}
+func (w *watcher) CallAccepted()          { w.accepted <- struct{}{} }
+func (w *watcher) CallEnded(e bridge.End) { w.ended <- e }
+
+func (w *watcher) end(t *testing.T) bridge.End {
+	t.Helper()
+	select {
+	case e := <-w.ended:
+		return e
+	case <-time.After(5 * time.Second):
+		t.Fatal("the call did not end")
+		return bridge.End{}
+	}
+}
+
+func start(t *testing.T, w *bridge.Worker, payload []byte) (*bridge.Call, *watcher) {
+	t.Helper()
+	seen := newWatcher()
+	c := bridge.NewCall(seen)
+	if err := w.Start(c, &bridge.Request{Payload: payload, MaxMessage: 4 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	return c, seen
+}
+
+func recv(t *testing.T, c *bridge.Call) ([]byte, *bridge.End) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	m, end, err := c.Recv(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, end
+}
+
+func TestCallAndAnswer(t *testing.T) {
+	h := newHouse(t)
+	_, w, link := h.up()
+	if got := link.Tools(); len(got) != 1 || got[0].GetName() != "echo" {
+		t.Fatalf("tools: %v", got)
+	}
+	seen := newWatcher()
+	c := bridge.NewCall(seen)
+	err := link.Start(c, &bridge.Request{Open: &bridge.Open{Name: "s", Epoch: 9}, Epoch: 9, Timeout: time.Second, Payload: []byte("hi"), MaxMessage: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := w.Data.Expect(bridge.KindSessionOpen); f.Epoch != 9 {
+		t.Fatalf("opened epoch %d", f.Epoch)
+	}
+	f := w.Data.Expect(bridge.KindCall)
+	if f.ID != 1 || f.Epoch != 9 || f.Timeout != 1e6 || string(f.Payload) != "hi" || f.Flags != 7 {
+		t.Fatalf("call %+v", f)
+	}
+	w.Accept(1)
+	<-seen.accepted
+	w.Answer(1, []byte("there"))
+	if m, _ := recv(t, c); string(m) != "there" {
+		t.Fatalf("answer %q", m)
+	}
+	if _, end := recv(t, c); end == nil || end.Kind != bridge.Finished || end.Outcome != bridge.OutcomeDone {
+		t.Fatalf("end %+v", end)
+	}
+	seen.end(t)
+	link.QueueClose(9, 1)
+	link.Flush()
+	if f := w.Data.Expect(bridge.KindSessionClose); f.Epoch != 9 || f.Cause != 1 {
+		t.Fatalf("close %+v", f)
+	}
+}
+
+func TestHowBrokenLinksAreClassified(t *testing.T) {
+	for name, c := range map[string]struct {
+		do   func(w *fakeworker.Worker)
+		want bridge.EndKind
+	}{
+		"closed before it read the call": {func(w *fakeworker.Worker) {}, bridge.NotStarted},
+		"closed after it read the call":  {func(w *fakeworker.Worker) { w.Data.Expect(bridge.KindCall) }, bridge.NotStarted},
+		"closed after Accepted": {func(w *fakeworker.Worker) {
+			w.Data.Expect(bridge.KindCall)
+			w.Accept(1)
+		}, bridge.MaybeExecuted},
+		"Accepted, call not read": {func(w *fakeworker.Worker) { w.Accept(1) }, bridge.MaybeExecuted},
+		"broke the rules": {func(w *fakeworker.Worker) {
+			w.Data.Expect(bridge.KindCall)
+			w.Data.Send(&bridge.Frame{Kind: bridge.KindCancel, ID: 1})
+			w.Data.Expect(bridge.KindGoodbye)
+		}, bridge.MaybeExecuted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			_, w, link := h.up()
+			call, seen := start(t, link, []byte("x"))
+			c.do(w)
+			w.Data.Conn.Close()
+			if end := seen.end(t); end.Kind != c.want {
+				t.Fatalf("ended as %d, want %d", end.Kind, c.want)
+			}
+			h.expect("down")
+			if _, end := recv(t, call); end == nil || end.Kind != c.want {
+				t.Fatalf("the caller sees %+v", end)
+			}
+			if err := link.Start(bridge.NewCall(newWatcher()), &bridge.Request{}); !errors.Is(err, bridge.ErrDown) {
+				t.Fatalf("a call on a broken link: %v", err)
+			}
+		})
+	}
+}
+
+func TestAWorkerComesBack(t *testing.T) {
+	h := newHouse(t)
+	_, w, _ := h.up()
+	w.Close()
+	h.expect("down")
+	fakeworker.DialWorker(t, h.socket, w.ID)
+	h.expect("up")
+}
+
+func TestRefusedHellos(t *testing.T) {
+	h := newHouse(t)
+	s, w, _ := h.up()
+	control := func(change func(*bridgev1.Hello)) *fakeworker.Peer {
+		hello := &bridgev1.Hello{Role: bridgev1.Role_ROLE_CONTROL, Incarnation: w.ID, Proof: fakeworker.Proof(1)}
+		change(hello)
+		return fakeworker.Dial(t, h.socket, hello)
+	}
+	if got := control(func(x *bridgev1.Hello) { x.Proof = fakeworker.Proof(2) }).ExpectGoodbye(); got != bridgev1.GoodbyeReason_GOODBYE_REASON_IDENTITY {
+		t.Errorf("wrong proof: %v", got)
+	}
+	if got := control(func(*bridgev1.Hello) {}).ExpectGoodbye(); got != bridgev1.GoodbyeReason_GOODBYE_REASON_DUPLICATE {
+		t.Errorf("second connection: %v", got)
+	}
+	other := &bridgev1.Incarnation{PodUid: "pod-2", Nonce: 1}
+	if got := control(func(x *bridgev1.Hello) { x.Incarnation = other }).ExpectGoodbye(); got != bridgev1.GoodbyeReason_GOODBYE_REASON_IDENTITY {
+		t.Errorf("another pod: %v", got)
+	}
+	second := fakeworker.Dial(t, h.socket, &bridgev1.Hello{Role: bridgev1.Role_ROLE_SUPERVISOR, Incarnation: &bridgev1.Incarnation{PodUid: pod}})
+	if got := second.ExpectGoodbye(); got != bridgev1.GoodbyeReason_GOODBYE_REASON_DUPLICATE {
+		t.Errorf("second supervisor: %v", got)
+	}
+	garbage := fakeworker.Dial(t, h.socket, nil)
+	if _, err := garbage.Conn.Write([]byte("\xff\xff\xff\xffgarbage")); err != nil {
+		t.Fatal(err)
+	}
+	if got := garbage.ExpectGoodbye(); got != bridgev1.GoodbyeReason_GOODBYE_REASON_PROTOCOL_ERROR {
+		t.Errorf("garbage: %v", got)
+	}
+	s.Exited(w.ID, "KILLED") // nobody was harmed
+	h.expect("exited")
+}
+
+func TestAHelloIsHeldUntilTheSupervisorAnnouncesIt(t *testing.T) {
+	h := newHouse(t)
+	id := &bridgev1.Incarnation{PodUid: pod, Slot: 3, Nonce: 5}
+	early := fakeworker.Dial(t, h.socket, &bridgev1.Hello{Role: bridgev1.Role_ROLE_CONTROL, Incarnation: id, Proof: fakeworker.Proof(5)})
+	fakeworker.DialSupervisor(t, h.socket, pod, fakeworker.State(pod, 3, 5))
+	early.Expect(bridge.KindWelcome)
+}
+
+func TestWhatASupervisorDoesNotListIsGone(t *testing.T) {
+	h := newHouse(t)
+	s, w, link := h.up()
+	_, seen := start(t, link, nil)
+	s.Conn.Close()
+	h.expect("supervisor down")
+	go func() { w.Data.Expect(bridge.KindCall); w.Close() }()
+	fakeworker.DialSupervisor(t, h.socket, pod)
+	h.expect("exited")
+	select { // its calls have ended before
+	case end := <-seen.ended:
+		if end.Kind != bridge.NotStarted {
+			t.Errorf("ended as %d", end.Kind)
+		}
+	default:
+		t.Error("the worker is gone and its call has not ended")
+	}
+}
+
+func TestLargeRequestsAndAnswersWaitForCredit(t *testing.T) {
+	h := newHouse(t)
+	_, w, link := h.up()
+	request := bytes.Repeat([]byte("r"), 3<<20)
+	seen := newWatcher()
+	c := bridge.NewCall(seen)
+	wrote := make(chan error, 1)
+	go func() { wrote <- link.Start(c, &bridge.Request{Payload: request, MaxMessage: 4 << 20}) }()
+	f := w.Data.Expect(bridge.KindCall)
+	w.Accept(f.ID)
+	got := len(f.Payload)
+	for f.Flags&bridge.FlagEndMessage == 0 {
+		if got == 1<<20 || got == 2<<20 { // all the credit is used: nothing may come before the window opens
+			w.Control.Send(&bridge.Frame{Kind: bridge.KindWindow, ID: f.ID, Bytes: 1 << 20})
+		}
+		f = w.Data.Expect(bridge.KindMessage)
+		got += len(f.Payload)
+	}
+	if got != len(request) {
+		t.Fatalf("%d bytes of the request came", got)
+	}
+	if err := <-wrote; err != nil {
+		t.Fatal(err)
+	}
+	answerInPieces(t, w, f.ID, 3<<20)
+	m, _ := recv(t, c)
+	if len(m) != 3<<20 {
+		t.Fatalf("answer of %d bytes", len(m))
+	}
+	seen.end(t)
+}
+
+// answerInPieces sends one answer of n bytes and obeys credit.
+func answerInPieces(t *testing.T, w *fakeworker.Worker, id uint32, n int) {
+	t.Helper()
+	credit := bridge.InitialWindow
+	for n > bridge.MaxPayload {
+		for credit < bridge.MaxPayload {
+			credit += int(w.Control.Expect(bridge.KindWindow).Bytes)
+		}
+		w.Data.Send(&bridge.Frame{Kind: bridge.KindMessage, ID: id, Flags: bridge.FlagMessage, Payload: make([]byte, bridge.MaxPayload)})
+		n -= bridge.MaxPayload
+		credit -= bridge.MaxPayload
+	}
+	for credit < n {
+		credit += int(w.Control.Expect(bridge.KindWindow).Bytes)
+	}
+	w.Answer(id, make([]byte, n))
+}
+
+func TestAnAnswerBeyondTheLimitIsCutOff(t *testing.T) {
+	h := newHouse(t)
+	_, w, link := h.up()
+	c, seen := start(t, link, nil)
+	id := w.Data.Expect(bridge.KindCall).ID
+	w.Accept(id)
+	go func() { answerInPieces(t, w, id, 5<<20) }()
+	if _, end := recv(t, c); end == nil || end.Kind != bridge.TooLarge {
+		t.Fatalf("end %+v", end)
+	}
+	if end := seen.end(t); end.Kind != bridge.Finished {
+		t.Fatalf("the slot is free by %+v", end)
+	}
+}
+
+func TestCreditThatIsOverrunBreaksTheConnection(t *testing.T) {
+	h := newHouse(t)
+	_, w, link := h.up()
+	_, seen := start(t, link, nil)
+	id := w.Data.Expect(bridge.KindCall).ID
+	w.Accept(id)
+	for range 5 { // 1.25 MiB in whole messages that nobody takes
+		w.Data.Send(&bridge.Frame{Kind: bridge.KindMessage, ID: id, Flags: bridge.FlagMessage | bridge.FlagEndMessage, Payload: make([]byte, bridge.MaxPayload)})
+	}
+	if got := w.Data.ExpectGoodbye(); got != bridgev1.GoodbyeReason_GOODBYE_REASON_PROTOCOL_ERROR {
+		t.Errorf("goodbye %v", got)
+	}
+	if end := seen.end(t); end.Kind != bridge.MaybeExecuted {
+		t.Errorf("end %+v", end)
+	}
+}
+
+func TestCancelOvertakesOnControl(t *testing.T) {
+	h := newHouse(t)
+	_, w, link := h.up()
+	c, seen := start(t, link, nil)
+	c.Cancel(bridge.CancelByCaller)
+	c.Cancel(bridge.CancelByDeadline) // once is enough
+	if f := w.Control.Expect(bridge.KindCancel); f.ID != 1 || f.Cause != bridge.CancelByCaller {
+		t.Fatalf("cancel %+v", f)
+	}
+	w.Data.Expect(bridge.KindCall)
+	w.Data.Send(&bridge.Frame{Kind: bridge.KindFinish, ID: 1, Code: 1, Outcome: bridge.OutcomeRefusedCancelled})
+	if end := seen.end(t); end.Outcome != bridge.OutcomeRefusedCancelled {
+		t.Fatalf("end %+v", end)
+	}
+}
+
+func TestListenReplacesOnlyADeadSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "b.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bridge.Listen(path); err == nil {
+		t.Fatal("took the socket of a living router")
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	again, err := bridge.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bridge.Listen(path); err == nil {
+		t.Fatal("replaced a file that is not a socket")
+	}
+}
