@@ -11,7 +11,9 @@ import (
 
 	"github.com/go-logr/zapr"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -51,11 +53,9 @@ func run(o options) error {
 	if o.routerImage == "" {
 		return errors.New("--router-image is required: give it the operator's own image")
 	}
-	log, err := zap.NewProduction()
-	if err != nil {
+	if err := logJSON(); err != nil {
 		return err
 	}
-	ctrl.SetLogger(zapr.NewLogger(log))
 	config, err := ctrl.GetConfig()
 	if err != nil {
 		return fmt.Errorf("no API server to talk to (in a pod, or with --kubeconfig): %w", err)
@@ -72,6 +72,20 @@ func run(o options) error {
 	}
 	mgr.GetLogger().Info("starting", "version", version, "routerImage", o.routerImage)
 	return mgr.Start(ctrl.SetupSignalHandler())
+}
+
+// logJSON sends what the operator and its libraries say to stderr, one JSON object a line.
+func logJSON() error {
+	config := zap.NewProductionConfig()
+	config.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
+	config.DisableStacktrace = true
+	log, err := config.Build()
+	if err != nil {
+		return err
+	}
+	ctrl.SetLogger(zapr.NewLogger(log))
+	klog.SetLogger(zapr.NewLogger(log).WithName("client-go"))
+	return nil
 }
 
 func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
