@@ -28,11 +28,8 @@ import (
 var version = "dev"
 
 type options struct {
-	routerImage    string
-	leaderElect    bool
-	metricsAddress string
-	probeAddress   string
-	namespaces     string
+	leaderElect                                           bool
+	routerImage, metricsAddress, probeAddress, namespaces string
 }
 
 func main() {
@@ -80,12 +77,11 @@ func logJSON() error {
 	config.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
 	config.DisableStacktrace = true
 	log, err := config.Build()
-	if err != nil {
-		return err
+	if err == nil {
+		ctrl.SetLogger(zapr.NewLogger(log))
+		klog.SetLogger(zapr.NewLogger(log).WithName("client-go"))
 	}
-	ctrl.SetLogger(zapr.NewLogger(log))
-	klog.SetLogger(zapr.NewLogger(log).WithName("client-go"))
-	return nil
+	return err
 }
 
 func newManager(config *rest.Config, o options) (ctrl.Manager, error) {

@@ -66,6 +66,8 @@ const (
 	ReasonTerminating = "Terminating"
 	// ReasonNameTaken: a child's name is used by an object of another owner.
 	ReasonNameTaken = "NameTaken"
+	// ReasonChildRejected: the API server refused a Service, account, role or group of the pool (quota, policy, missing rights).
+	ReasonChildRejected = "ChildRejected"
 	// ReasonInvalidSpec: the API server accepted the object, but a child of it cannot be made.
 	ReasonInvalidSpec = "InvalidSpec"
 	// ReasonCleanupBlocked: a pod is left after its own grace has passed; the message says where and how to force.

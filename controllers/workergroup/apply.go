@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
@@ -70,9 +69,7 @@ func (r *Reconciler) createPod(ctx context.Context, group *v1alpha1.WorkerGroup,
 		return nil, nil
 	case errors.Is(err, writer.ErrTaken):
 		return &refusal{v1alpha1.ReasonNameTaken, fmt.Sprintf("pod %s exists and is not this group's; delete or rename it (kubectl get pod %s -o yaml)", pod.Name, pod.Name)}, nil
-	case writer.Ended(err):
-		return nil, err
-	case apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err):
+	case writer.Refused(err):
 		return &refusal{v1alpha1.ReasonPodRejected, fmt.Sprintf("the API server refused pod %s: %v. Fix spec.template, the quota or the namespace's policy", pod.Name, err)}, nil
 	default:
 		return nil, err

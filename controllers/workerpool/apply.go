@@ -20,10 +20,9 @@ import (
 // errLeft: the API server still knows children of a pool that the cache shows without any.
 var errLeft = errors.New("objects of the pool are left")
 
-// apply carries out the plan.
-func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) error {
+// apply carries out the plan. A refused child is an outcome for the status and not an error.
+func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (refused string, err error) {
 	for _, action := range p.Actions {
-		var err error
 		switch a := action.(type) {
 		case plan.AddFinalizer:
 			err = r.Writer.SetFinalizer(ctx, obs.pool, true)
@@ -47,11 +46,14 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) e
 		default:
 			err = fmt.Errorf("bug: unknown action %T", action)
 		}
+		if writer.Refused(err) {
+			return fmt.Sprintf("the API server refused a part of pool %s: %v. Change the quota, the policy or the operator's rights; it is tried again", obs.pool.Name, err), nil
+		}
 		if err != nil {
-			return err
+			return "", err
 		}
 	}
-	return nil
+	return "", nil
 }
 
 func (r *Reconciler) ensureChild(ctx context.Context, pool *v1alpha1.WorkerPool, a plan.EnsureChild) error {

@@ -64,6 +64,9 @@ func gather(obs *observation, out *v1alpha1.WorkerPoolStatus, now time.Time) fac
 	if names := taken(obs); names != "" {
 		f.stalled = verdict{true, v1alpha1.ReasonNameTaken, names}
 	}
+	if obs.refused != "" {
+		f.stalled = verdict{true, v1alpha1.ReasonChildRejected, obs.refused}
+	}
 	if f.active != nil {
 		f.describe(obs, out)
 	}
@@ -130,6 +133,9 @@ func (f *facts) available(pool *v1alpha1.WorkerPool) verdict {
 func (f *facts) readiness(pool *v1alpha1.WorkerPool, set *conditions.Set, available verdict, now time.Time) (verdict, time.Time) {
 	switch {
 	case pool.DeletionTimestamp != nil:
+		if pool.Annotations[v1alpha1.AnnotationForceCleanup] == string(pool.UID) {
+			return verdict{false, v1alpha1.ReasonCleanupForced, "cleanup is forced; processes may still run where the Events say. Left: " + f.ending}, time.Time{}
+		}
 		return verdict{false, v1alpha1.ReasonTerminating, terminating(pool, f.ending)}, time.Time{}
 	case f.router.ok && available.ok:
 		return available, time.Time{}

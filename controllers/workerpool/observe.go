@@ -28,6 +28,8 @@ type observation struct {
 	orphans  []corev1.Pod
 	children []plan.Child
 	role     []string
+	// refused is what the API server said about a child that it does not allow; known after the plan was applied.
+	refused string
 }
 
 // observe reads the cache. Only an object that the cache does not hold and that shall exist is asked for at the API server itself: the cache

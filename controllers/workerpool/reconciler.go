@@ -28,6 +28,8 @@ import (
 const (
 	// behindAgain is the latest time to look again while the cache lacks a write of ours; its watch event comes earlier.
 	behindAgain = time.Second
+	// refusedAgain is the wait before a refused child is tried again.
+	refusedAgain = 10 * time.Second
 	// leftAgain is the wait before an uncached check is repeated.
 	leftAgain = time.Second
 )
@@ -67,14 +69,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	now := r.Clock.Now()
 	p := plan.Decide(obs.input(now))
-	applyErr := r.apply(ctx, obs, p)
+	var applyErr error
+	obs.refused, applyErr = r.apply(ctx, obs, p)
 	var statusErr error
 	// A write that succeeded comes back as a watch event, and the status is computed from what is there then.
-	if len(p.Actions) == 0 || applyErr != nil {
+	if len(p.Actions) == 0 || obs.refused != "" || applyErr != nil {
 		var again time.Time
 		if again, statusErr = r.writeStatus(ctx, obs, now); !again.IsZero() && (p.Again.IsZero() || again.Before(p.Again)) {
 			p.Again = again
 		}
+	}
+	if obs.refused != "" {
+		p.Again = now.Add(refusedAgain)
 	}
 	var result ctrl.Result
 	if !p.Again.IsZero() {

@@ -91,6 +91,10 @@ func TestStatus(t *testing.T) {
 		{name: "adapter failed", edits: []func(*observation){routerDown, func(o *observation) {
 			o.groups[0].Status.Conditions[1] = metav1.Condition{Type: v1alpha1.ConditionAdapterLoaded, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonAdapterFailed, Message: "ImportError at a.py:1"}
 		}}, ready: "False/AdapterFailed", stalled: "True/AdapterFailed", summary: "0/2", message: "ImportError at a.py:1 (kubectl logs"},
+		{name: "refused", edits: []func(*observation){func(o *observation) { o.groups, o.refused = nil, "exceeded quota" }}, ready: "False/ChildRejected", stalled: "True/ChildRejected", summary: "0/2", message: "exceeded quota"},
+		{name: "forced", edits: []func(*observation){deleting, draining, func(o *observation) {
+			o.pool.Annotations = map[string]string{v1alpha1.AnnotationForceCleanup: "pool-uid"}
+		}}, ready: "False/CleanupForced", summary: "0/2", message: "may still run"},
 		{name: "deleted", edits: []func(*observation){deleting, draining}, ready: "False/Terminating", summary: "0/2", message: "To force: kubectl annotate wpool demo snakepit.dev/force-cleanup=pool-uid"},
 		{name: "a worker is replaced", edits: []func(*observation){fewer, before(3, metav1.ConditionTrue, now.Add(-2*time.Second))}, ready: "True/Was", summary: "1/2", again: now.Add(4 * time.Second)},
 		{name: "a worker stays away", edits: []func(*observation){fewer, before(3, metav1.ConditionTrue, now.Add(-unreadyAfter))}, ready: "False/WorkersStarting", summary: "1/2"},

@@ -184,3 +184,8 @@ func (w *Writer) SetFinalizer(ctx context.Context, obj client.Object, present bo
 func Ended(err error) bool {
 	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) || apierrors.IsConflict(err) || apierrors.IsNotFound(err)
 }
+
+// Refused says that the API server understood a write and does not allow it: quota, policy, missing rights, or an object that is not valid.
+func Refused(err error) bool {
+	return !Ended(err) && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err))
+}

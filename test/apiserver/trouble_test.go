@@ -103,6 +103,20 @@ func TestPodRejected(t *testing.T) {
 	s.ready(pool)
 }
 
+// So is a Service that the API server refuses.
+func TestChildRejected(t *testing.T) {
+	s := begin(t)
+	none := corev1.ResourceList{corev1.ResourceServices: resource.MustParse("0")}
+	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "none"}, Spec: corev1.ResourceQuotaSpec{Hard: none}}
+	s.must(server.Client.Create(s.ctx, quota))
+	quota.Status.Hard, quota.Status.Used = none, none
+	s.must(server.Client.Status().Update(s.ctx, quota))
+	pool := s.pool("refused", 1)
+	s.expect(pool, v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonChildRejected, "exceeded quota")
+	s.must(server.Client.Delete(s.ctx, quota))
+	s.ready(pool)
+}
+
 // A pod that cannot be proven gone holds the pool, says so and how to force; forcing removes it and says what may still run where.
 func TestForcedCleanup(t *testing.T) {
 	s := begin(t)
