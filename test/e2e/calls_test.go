@@ -237,6 +237,12 @@ func TestScaleInPlace(t *testing.T) {
 	s.scale(p, 3)
 	kept := 0
 	s.ready(p)
+	s.eventually(30*time.Second, "only 3 worker processes", func() error {
+		if got := s.get(p).Status.Workers; got != 3 {
+			return fmt.Errorf("%d workers exist", got)
+		}
+		return nil
+	})
 	for name, worker := range owners {
 		r := c.in(name).try("count", nil)
 		switch {

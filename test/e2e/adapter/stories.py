@@ -65,7 +65,7 @@ class Stories:
         launcher = (
             "import subprocess, sys;"
             f"p = subprocess.Popen([sys.executable, '-c', {code!r}],"
-            "start_new_session=True, stdout=subprocess.DEVNULL);"
+            "start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL);"
             "print(p.pid)"
         )
         done = subprocess.run([sys.executable, "-c", launcher], capture_output=True, text=True, check=True)
