@@ -44,7 +44,7 @@ def failed(router: FakeRouter, condition: str = "") -> object:
         ("class App:\n    pass\n", "DeclarationError", ""),
         ("from snakepit import tool\n\nclass App:\n    @tool\n    def f(self, *a: int) -> int: ...\n",
          "DeclarationError", "app.py:4"),
-        ("import json\nfrom snakepit import tool\n\n@tool\ndef f(): ...\n\nclass App:\n    g = f\n\n"
+        ("import json\nfrom snakepit import tool\n\n@tool\ndef f(self): ...\n\nclass App:\n    g = f\n\n"
          "    @classmethod\n    def preload(cls):\n        json.loads('x')\n", "JSONDecodeError", "app.py:12"),
     ],
     ids=["import", "syntax", "missing-class", "exit", "os-exit", "no-tools", "var-args", "preload"],

@@ -53,22 +53,24 @@ class CallTable:
 
 
 class Credit:
-    """Bytes that may be sent for one call in one direction."""
+    """Bytes that may be sent for one call in one direction. One thread takes, another gives, without a lock."""
 
-    __slots__ = ("left",)
+    __slots__ = ("_given", "_taken")
 
     def __init__(self, initial: int) -> None:
-        self.left = initial
+        self._given = initial
+        self._taken = 0
 
     def take(self, wanted: int) -> int:
         """Use up at most `wanted` bytes, and at most what one frame carries; return how many may be sent now."""
-        granted = min(wanted, self.left, MAX_PAYLOAD)
-        self.left -= granted
+        granted = self._given - self._taken
+        granted = min(granted, wanted, MAX_PAYLOAD)
+        self._taken += granted
         return granted
 
     def give(self, count: int) -> None:
         """Add what a Window frame brought."""
-        self.left += count
+        self._given += count
 
 
 class Request:

@@ -237,6 +237,23 @@ def encode_head(
     return _HEADER.pack(length, kind, flags, ext_bytes, id) + layout.pack(*fixed) + ext
 
 
+_ACCEPTED: Final = struct.Struct("<IBBHI")
+_FINISHED: Final = struct.Struct("<IBBHIHH")
+_KIND_ACCEPTED: Final = int(Kind.ACCEPTED)
+_KIND_FINISH: Final = int(Kind.FINISH)
+
+
+def accepted(id: int) -> bytes:
+    """Return the bytes of an Accepted frame; the same as `encode_head`, for the hot path."""
+    return _ACCEPTED.pack(COUNTED_HEADER_BYTES, _KIND_ACCEPTED, 0, 0, id)
+
+
+def finished_head(id: int, payload_bytes: int) -> bytes:
+    """Return the head of a Finish with code OK and the last piece of a message; for the hot path."""
+    flags = FLAG_MESSAGE | FLAG_END_MESSAGE
+    return _FINISHED.pack(COUNTED_HEADER_BYTES + 4 + payload_bytes, _KIND_FINISH, flags, 0, id, 0, 0)
+
+
 class Decoder:
     """Turns received bytes into frames.
 

@@ -73,7 +73,7 @@ class Connection:
         try:
             with self._lock:
                 if len(payload) <= _JOIN_BYTES:
-                    self._socket.sendall(head + payload if payload else head)
+                    self._socket.sendall(head + payload)
                 else:
                     sent = self._socket.sendmsg((head, payload))
                     if sent < len(head):

@@ -14,19 +14,19 @@ from snakepit.adapter import Progress
 from snakepit.bridge.calls import Request
 from snakepit.bridge.protocol import (
     FLAG_END_MESSAGE,
-    FLAG_END_STREAM,
     FLAG_MESSAGE,
+    FLAGS_WHOLE,
     Frame,
     Kind,
     ProtocolError,
-    ToolKind,
     encode_head,
+    finished_head,
 )
 from snakepit.bridge.socket import Connection, ConnectionLostError
 from snakepit.context import Context
 from snakepit.errors import Code
 from snakepit.worker.failure import Failure, of_exception
-from snakepit.worker.link import Pair
+from snakepit.worker.link import LINK_BROKEN, Pair
 from snakepit.worker.tools import Tool
 
 _POLL_MS: Final = 50
@@ -50,6 +50,8 @@ class CancelledCallError(Exception):
 class Execution:
     """Runs one accepted call. Every path ends in exactly one Finish, or in the loss of the link."""
 
+    __slots__ = ("_ctx", "_data", "_id", "_pair", "_sequence", "_streaming", "_task", "_tool")
+
     def __init__(self, pair: Pair, data: Connection, frame: Frame, tool: Tool, ctx: Context, streaming: bool) -> None:
         self._pair = pair
         self._data = data
@@ -61,8 +63,8 @@ class Execution:
         self._task: asyncio.Task[Any] | None = None
 
     def cancel(self, cause: int) -> None:
-        """Take note of a Cancel (cause 0: the link broke); called by the control thread, under the pair's lock."""
-        if cause == 0 and self._tool.kind != ToolKind.STREAM:
+        """Take note of a Cancel ; called by the control thread, under the pair's lock."""
+        if cause == LINK_BROKEN and not self._tool.streams:
             # Its Accepted has been sent: it runs on, and only its result is dropped.
             return
         self._ctx._cancelled = True
@@ -77,9 +79,9 @@ class Execution:
     def run(self, frame: Frame, later: deque[Frame], loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
         """Run the call and send its Finish. Frames that belong to others go to `later`."""
         try:
-            self._pair.watch_cancel(self.cancel)
+            self._pair.run(self)
             payload = frame.payload
-            if frame.flags & (_WHOLE | FLAG_END_STREAM) != _WHOLE | FLAG_END_STREAM:
+            if frame.flags & FLAGS_WHOLE != FLAGS_WHOLE:
                 payload = self._rest_of_request(frame, later)
             answer = self._call(payload, loop)
         except (ConnectionLostError, ProtocolError):
@@ -96,7 +98,7 @@ class Execution:
     def _call(self, payload: bytes, loop: Callable[[], asyncio.AbstractEventLoop]) -> bytes:
         """Run the handler; return the message that goes with Finish, empty for a stream."""
         tool = self._tool
-        if tool.kind == ToolKind.STREAM and not self._streaming:
+        if tool.streams and not self._streaming:
             text = f"{tool.name} yields a stream: call it with ExecuteStream"
             violation = {"field": "tool", "description": text}
             raise FailureError(Failure(Code.INVALID_ARGUMENT, "ARGUMENT_INVALID", text, violations=[violation]))
@@ -111,7 +113,7 @@ class Execution:
         result = tool.function(**arguments)
         if hasattr(result, "__await__"):
             result = self._wait_for(result, loop())
-        if tool.kind == ToolKind.STREAM:
+        if tool.streams:
             self._stream(result, loop)
             return b""
         if self._streaming:
@@ -215,15 +217,17 @@ class Execution:
             rest = rest[size:]
 
     def _take(self, wanted: int) -> int:
-        granted = self._pair.take_credit(wanted, lambda: self._ctx.cancelled)
+        granted = self._pair.take_credit(wanted, self._is_cancelled)
         if wanted and not granted:
             raise CancelledCallError
         return granted
 
+    def _is_cancelled(self) -> bool:
+        return self._ctx._cancelled
+
     def _finish(self, message: bytes) -> None:
         """Send Finish with code OK, and the message before and with it."""
-        size = len(message)
-        if not size and self._tool.kind == ToolKind.STREAM:
+        if not message and self._tool.streams:
             self._data.send(encode_head(Kind.FINISH, 0, self._id, _DONE))
             return
         try:
@@ -231,7 +235,7 @@ class Execution:
         except CancelledCallError:
             self._fail(Failure(Code.CANCELLED, "", "the call was cancelled"))
             return
-        self._data.send(encode_head(Kind.FINISH, _WHOLE, self._id, _DONE, b"", len(rest)), rest)
+        self._data.send(finished_head(self._id, len(rest)), rest)
 
     def _send_all_but_last(self, message: bytes) -> bytes:
         granted = self._take(len(message))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from snakepit import logs
 from snakepit.bridge import messages
@@ -20,6 +20,17 @@ from snakepit.bridge.socket import Connection, ConnectionLostError, dial, hello_
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
 _LOG_SECONDS: Final = 10.0
+
+
+# Not a cause of the protocol: the connection that would carry the answer is gone.
+LINK_BROKEN: Final = 0
+
+
+class Cancellable(Protocol):
+    """A running call."""
+
+    def cancel(self, cause: int) -> None:
+        """Take note of a Cancel; must not block."""
 
 
 class Identity:
@@ -43,58 +54,67 @@ class Pair:
         self.max_message_bytes: int = welcome.max_message_bytes or 1 << 62
         self.broken = False
         self.credit = Credit(0)
-        self._on_cancel: Callable[[int], None] | None = None
-        self._changed = threading.Condition()
+        self._running: Cancellable | None = None
+        self._cancelled: int | None = None
+        # Plain, because entering a Condition costs a microsecond a call.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     def attach(self, data: Connection) -> None:
         """Add the DATA connection."""
-        with self._changed:
+        with self._lock:
             self.data = data
             if self.broken:
                 data.shutdown()
 
     def end(self) -> None:
         """End both connections, and wake whoever waits for credit."""
-        with self._changed:
+        with self._lock:
             self.broken = True
             self.control.shutdown()
             if self.data is not None:
                 self.data.shutdown()
-            if self._on_cancel is not None:
-                self._on_cancel(0)
-            self._changed.notify_all()
+            self._cancel(LINK_BROKEN)
+
+    def _cancel(self, cause: int) -> None:
+        """Tell the running call; under the lock. The order matters: see `run`."""
+        self._cancelled = cause
+        running = self._running
+        if running is not None:
+            running.cancel(cause)
+        self._changed.notify_all()
 
     def begin(self, id: int) -> bool:
         """Begin a call; False when it is cancelled already."""
-        with self._changed:
-            self.credit.left = self.window
+        with self._lock:
+            self.credit = Credit(self.window)
+            self._cancelled = None
             return self.calls.begin(id)
+
+    def run(self, call: Cancellable) -> None:
+        """Say which call hears of cancels from here on; one that came since `begin`, it hears of now."""
+        self._running = call
+        if self._cancelled is not None:
+            call.cancel(self._cancelled)
 
     def finish(self, id: int) -> None:
         """End a call."""
-        with self._changed:
-            self._on_cancel = None
-            self.calls.end(id)
-
-    def watch_cancel(self, on_cancel: Callable[[int], None]) -> None:
-        """Say what a Cancel of the running call does; called at once when the link is gone."""
-        with self._changed:
-            self._on_cancel = on_cancel
-            if self.broken:
-                on_cancel(0)
+        self._running = None
+        self.calls.end(id)
 
     def take_credit(self, wanted: int, cancelled: Callable[[], bool]) -> int:
         """Wait for credit and take some; 0 when the call was cancelled while it waited."""
         credit = self.credit
-        with self._changed:
+        granted = credit.take(wanted)
+        if granted or not wanted:
+            return granted
+        with self._lock:
             while True:
                 if self.broken:
                     raise ConnectionLostError("the link broke")
                 granted = credit.take(wanted)
-                if granted or not wanted:
+                if granted or cancelled():
                     return granted
-                if cancelled():
-                    return 0
                 self._changed.wait()
 
     def give_credit(self, id: int, count: int) -> None:
@@ -106,12 +126,11 @@ class Pair:
         if frame.kind == Kind.PING:
             self.control.send(encode_head(Kind.PONG, 0, 0, frame.fixed))
         elif frame.kind == Kind.CANCEL:
-            with self._changed:
-                if self.calls.cancel(frame.id, frame.fixed[0]) and self._on_cancel is not None:
-                    self._on_cancel(frame.fixed[0])
-                self._changed.notify_all()
+            with self._lock:
+                if self.calls.cancel(frame.id, frame.fixed[0]):
+                    self._cancel(frame.fixed[0])
         elif frame.kind == Kind.WINDOW:
-            with self._changed:
+            with self._lock:
                 if frame.id == self.calls.running:
                     self.credit.give(frame.fixed[0])
                     self._changed.notify_all()

@@ -18,6 +18,7 @@ from snakepit.bridge.protocol import (
     OpenStatus,
     Outcome,
     ProtocolError,
+    accepted,
     encode_head,
 )
 from snakepit.bridge.sessions import SessionTable
@@ -34,6 +35,9 @@ _NO_METADATA: Final[Mapping[str, str | bytes]] = {}
 _FROM_ROUTER: Final = frozenset(
     (Kind.CALL, Kind.MESSAGE, Kind.SESSION_OPEN, Kind.SESSION_CLOSE, Kind.GOODBYE, Kind.PING, Kind.PONG)
 )
+
+
+_CALL: Final = int(Kind.CALL)
 
 
 class StopServing(BaseException):
@@ -108,13 +112,17 @@ class Service:
     def _serve_pair(self, pair: Pair) -> None:
         data = pair.data
         assert data is not None
-        self._later.clear()
+        later = self._later
+        later.clear()
         try:
             while True:
-                self._wait_idle()
-                frame = self._later.popleft() if self._later else data.read_frame()
+                # From here on a stop interrupts; see _wait_idle.
+                self._idle = True
+                if self._stopping:
+                    raise StopServing
+                frame = later.popleft() if later else data.read_frame()
                 self._idle = False
-                if frame.kind == Kind.CALL:
+                if frame.kind == _CALL:
                     self._call(pair, data, frame)
                 else:
                     self._other(data, frame)
@@ -208,7 +216,7 @@ class Service:
             data.send(encode_head(Kind.FINISH, 0, frame.id, (int(code), int(outcome)), ext))
             return
         ctx, streaming = self._context(frame, session, deadline)
-        data.send(encode_head(Kind.ACCEPTED, 0, frame.id))
+        data.send(accepted(frame.id))
         execution = Execution(pair, data, frame, self._tools[index], ctx, streaming)
         self._page.begin(time.monotonic_ns(), epoch)
         try:

@@ -55,14 +55,19 @@ class Tool:
         self.checkers: dict[str, Checker] = {}
         self.required: list[str] = []
         self.extra: Checker | None = None
-        signature = inspect.signature(function)
+        try:
+            signature = inspect.signature(function)
+        except ValueError:
+            text = f"tool {self.name}: a method needs self as its first parameter (or @staticmethod above @tool)"
+            raise DeclarationError(text, function) from None
         hints = _resolved_hints(function, options.name)
         for parameter in signature.parameters.values():
             self._declare(parameter, hints.get(parameter.name, Any))
-        self._required = frozenset(self.required)
         streams = typing.get_origin(hints.get("return")) or hints.get("return")
         generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-        self.kind = ToolKind.STREAM if generator or streams in _STREAMS else ToolKind.UNARY
+        self.streams = generator or streams in _STREAMS
+        self.kind = ToolKind.STREAM if self.streams else ToolKind.UNARY
+        self._no_problems = Problems()
 
     def _declare(self, parameter: inspect.Parameter, hint: Any) -> None:
         name = parameter.name
@@ -88,12 +93,14 @@ class Tool:
 
     def bind(self, request: Any) -> dict[str, Any]:
         """Return the keyword arguments of an ExecuteRequest, or raise BadArgumentsError with all that is wrong."""
-        problems = Problems()
+        problems = self._no_problems
         bound: dict[str, Any] = {}
         checkers = self.checkers
-        for name, message in request.arguments.items():
+        arguments = request.arguments
+        # By key: the items() of a protobuf map is written in Python, and slow.
+        for name in arguments:
             try:
-                value = values.decode(message, name)
+                value = values.decode(arguments[name], name)
             except values.DecodeError as error:
                 problems.append((error.path, error.problem))
                 continue
@@ -104,21 +111,23 @@ class Tool:
                 bound[name] = checker.check(value, name, problems)
         if request.HasField("json"):
             self._bind_json(request.json, bound, problems)
-        if not bound.keys() >= self._required:
-            missing = [name for name in self.required if name not in bound]
-            reported = {path for path, _ in problems}
-            problems += [(n, f"missing, expected {checkers[n].name}") for n in missing if n not in reported]
+        for name in self.required:
+            if name not in bound and name not in [path for path, _ in problems]:
+                problems.append((name, f"missing, expected {checkers[name].name}"))
         if problems:
+            # The next call begins with an empty list again.
+            self._no_problems = Problems()
             raise BadArgumentsError(list(problems))
         return bound
 
     def _bind_json(self, struct: Any, bound: dict[str, Any], problems: Problems) -> None:
-        problems.from_json = True
         try:
             given = values.from_struct(struct)
         except values.DecodeError as error:
             problems.append((error.path, error.problem))
             return
+        found, problems = problems, Problems()
+        problems.from_json = True
         for name, value in given.items():
             checker = self.checkers.get(name) or self.extra
             if name in bound:
@@ -127,6 +136,7 @@ class Tool:
                 problems.append((name, self._unknown()))
             else:
                 bound[name] = checker.check(value, name, problems)
+        found.extend(problems)
 
     def _unknown(self) -> str:
         return f"no such argument; {self.name} takes " + (", ".join(self.checkers) or "none")
