@@ -93,7 +93,8 @@ func (c *call) admit(ctx context.Context) error {
 
 // assign and refuse are dispatch's word; they run under Pool.mu.
 func (c *call) assign(w *dispatch.Worker) {
-	c.phase, c.link = assigned, w.Link.(*link)
+	c.phase, c.link, c.began = assigned, w.Link.(*link), c.pool.now()
+	c.pool.running[c] = struct{}{}
 	c.answer = front.Answer{Worker: c.link.name}
 	if w.Draining {
 		c.answer.EndsAt = w.EndsAt
@@ -153,10 +154,16 @@ func (c *call) leave() {
 	c.pool.mu.Lock()
 	c.released = true
 	if !c.pool.d.Expire(&c.d, true, now) && c.phase == assigned {
-		c.phase = over
-		c.pool.d.Abandon(&c.d, now)
+		c.abandon(now)
 	}
 	c.pool.unlock()
+}
+
+// abandon gives a slot back that nothing was written to; under Pool.mu.
+func (c *call) abandon(now time.Time) {
+	c.phase = over
+	delete(c.pool.running, c)
+	c.pool.d.Abandon(&c.d, now)
 }
 
 // whyOver is the failure of a call that ended without an answer; under Pool.mu.
@@ -227,10 +234,12 @@ func (c *call) begin() (*bridge.Request, error) {
 	}
 	p.mu.Lock()
 	defer p.unlock()
+	if c.phase != assigned { // the request took too long to arrive
+		return nil, c.whyOver()
+	}
 	if l := c.d.Life; l != nil {
 		if l.Ended() { // while the request was read
-			c.phase = over
-			p.d.Abandon(&c.d, now)
+			c.abandon(now)
 			return nil, c.ended(l)
 		}
 		r.Epoch = l.Epoch()
@@ -241,7 +250,6 @@ func (c *call) begin() (*bridge.Request, error) {
 	}
 	c.wire = bridge.NewCall(c)
 	c.phase, c.began = written, now
-	p.running[c] = struct{}{}
 	return r, nil
 }
 
@@ -311,8 +319,7 @@ func (c *call) Release() {
 	c.released = true
 	running := c.phase == written
 	if c.phase == assigned {
-		c.phase = over
-		p.d.Abandon(&c.d, p.now())
+		c.abandon(p.now())
 	}
 	p.unlock()
 	if running {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"google.golang.org/grpc/codes"
 
 	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/router/bridge"
@@ -218,6 +219,10 @@ func (p *Pool) Tick() {
 	}
 	p.d.Tick(now)
 	for c := range p.running {
+		if c.phase == assigned {
+			c.expectRequest(now)
+			continue
+		}
 		over := now.Sub(c.began) - s.CallTimeout
 		if over >= 0 && !c.late {
 			c.late = true
@@ -248,6 +253,21 @@ func (p *Pool) Tick() {
 			p.mu.Unlock()
 		}
 	}
+}
+
+// requestTimeout bounds the time that a reserved worker waits for the caller's message.
+const requestTimeout = 10 * time.Second
+
+// expectRequest gives the slot to others when the caller does not send its message; under Pool.mu.
+func (c *call) expectRequest(now time.Time) {
+	if now.Sub(c.began) < requestTimeout {
+		return
+	}
+	c.failure = &front.Failure{
+		Code: codes.DeadlineExceeded, Reason: front.ReasonQueueTimeout,
+		Message: "the request did not arrive within " + requestTimeout.String() + " after a worker was reserved for it",
+	}
+	c.abandon(now)
 }
 
 const causeCallTimeout = "CALL_TIMEOUT"

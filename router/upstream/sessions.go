@@ -51,8 +51,7 @@ func (c *call) open() (done bool, s front.Session, err error) {
 	p.mu.Lock()
 	l := c.d.Life
 	if l.Ended() {
-		c.phase = over
-		p.d.Abandon(&c.d, now)
+		c.abandon(now)
 		err := c.ended(l)
 		p.unlock()
 		return true, front.Session{}, err
@@ -60,6 +59,7 @@ func (c *call) open() (done bool, s front.Session, err error) {
 	if l.Opened() && l.Held() {
 		c.phase = over
 		s := c.life()
+		delete(p.running, c)
 		p.d.Finished(&c.d, now)
 		p.unlock()
 		return true, s, nil
@@ -68,7 +68,6 @@ func (c *call) open() (done bool, s front.Session, err error) {
 	epoch, link := l.Epoch(), c.link
 	link.opening = c
 	c.phase, c.began = queued, now // wait goes on until SessionOpened
-	p.running[c] = struct{}{}
 	p.unlock()
 	if link.worker.OpenSession(bridge.Open{Name: l.Name(), Epoch: epoch}) != nil {
 		p.mu.Lock()
