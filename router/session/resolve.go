@@ -43,7 +43,7 @@ const (
 	askCreate                   // a name with snakepit-session-create
 	askTokenCurrent             // the token of the life that is there
 	askTokenLiving              // the token of another life at an incarnation that lives
-	askTokenGone                // the token of an incarnation of this pod that is proven gone
+	askTokenGone                // the token of a lost life: its incarnation is proven gone, or the loss is on record
 	askTokenForeign             // the token of another pod, while this pod is proven to be the only one
 	askTokenUnproven            // the token of another pod, which may live
 	asks
@@ -91,7 +91,7 @@ func (t *Table) Resolve(q Question, _ time.Time) (Verdict, *Life, Loss) {
 	case hasRecord:
 		st = lost
 	}
-	class := t.classify(q, life)
+	class := t.classify(q, life, record)
 	verdict := verdicts[st][class]
 	switch verdict {
 	case Join:
@@ -113,7 +113,7 @@ func (t *Table) Resolve(q Question, _ time.Time) (Verdict, *Life, Loss) {
 	return verdict, nil, Loss{}
 }
 
-func (t *Table) classify(q Question, life *Life) ask {
+func (t *Table) classify(q Question, life *Life, record lossRecord) ask {
 	if q.Token != nil {
 		switch {
 		case q.Token.Pod != t.pod && t.sole:
@@ -122,6 +122,8 @@ func (t *Table) classify(q Question, life *Life) ask {
 			return askTokenUnproven
 		case life != nil && life.owner != nil && life.epoch == q.Token.Epoch && life.owner.ID == q.Token.Worker:
 			return askTokenCurrent
+		case record.Epoch == q.Token.Epoch && record.Worker == q.Token.Worker: // lost by a drain: its worker may live on
+			return askTokenGone
 		case t.owners[q.Token.Worker] != nil:
 			return askTokenLiving
 		}

@@ -92,6 +92,9 @@ func TestVerdictsOfTheContract(t *testing.T) {
 	lostToken := table.Token(lost)
 	table.Lose(lost, CauseWorkerGone, time.Hour, start)
 	table.RemoveOwner(gone)
+	drained := begin(table, o, "drained")
+	drainedToken := table.Token(drained)
+	table.Lose(drained, CauseDrained, time.Hour, start)
 	table.Start("waiting", false)
 	current, stale := table.Token(bound), table.Token(bound)
 	stale.Epoch--
@@ -119,6 +122,7 @@ func TestVerdictsOfTheContract(t *testing.T) {
 		{"lost, by name, Implicit, Hint", Question{Name: "lost", Implicit: true, Movable: true}, StartAgain},
 		{"lost, create", Question{Name: "lost", Create: true}, StartAgain},
 		{"lost, its token: acknowledges", Question{Name: "lost", Token: &lostToken}, Lost},
+		{"lost by a drain while its worker lives, its token", Question{Name: "drained", Token: &drainedToken}, Lost},
 		{"lost and acknowledged, by name", Question{Name: "lost"}, Unknown},
 		{"lost and acknowledged, its token", Question{Name: "lost", Token: &lostToken}, Lost},
 	} {
