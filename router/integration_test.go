@@ -51,7 +51,7 @@ func newStage(t *testing.T, spec string) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	s := &stage{t: t, dir: dir, binary: filepath.Join(dir, "router"), listen: freeAddress(t), admin: freeAddress(t)}
 	if out, err := exec.Command("go", "build", "-o", s.binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
@@ -67,7 +67,7 @@ func newStage(t *testing.T, spec string) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { _ = conn.Close() })
 	s.client = rpcv1.NewPoolClient(conn)
 	return s
 }
@@ -87,7 +87,7 @@ func freeAddress(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	return l.Addr().String()
 }
 
@@ -115,7 +115,7 @@ func (s *stage) start(name string, args []string, env ...string) *exec.Cmd {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
@@ -204,7 +204,7 @@ func (s *stage) metric(name string) string {
 	if err != nil {
 		return ""
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	text, _ := io.ReadAll(response.Body)
 	for _, line := range strings.Split(string(text), "\n") {
 		if rest, ok := strings.CutPrefix(line, name+" "); ok {
@@ -430,7 +430,7 @@ func TestBadCommandLines(t *testing.T) {
 		os.Stderr = w
 		_, got := parseOptions(strings.Fields(args))
 		os.Stderr = old
-		w.Close()
+		_ = w.Close()
 		_, _ = stderr.ReadFrom(r)
 		if got == nil || !strings.Contains(got.Error(), want) {
 			t.Errorf("%q: %v; want %q", args, got, want)

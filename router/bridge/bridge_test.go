@@ -40,7 +40,7 @@ func newHouse(t *testing.T) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	h := &house{t: t, socket: filepath.Join(dir, "b.sock"), workers: map[uint64]*bridge.Worker{}, changed: make(chan struct{}, 1000)}
 	h.server = bridge.NewServer(bridge.Config{Pod: pod, Instance: 7, MaxMessage: func() int { return 8 << 20 }, Handler: h})
 	l, err := bridge.Listen(h.socket)
@@ -231,7 +231,7 @@ func TestHowBrokenLinksAreClassified(t *testing.T) {
 			_, w, link := h.up()
 			call, seen := start(t, link, []byte("x"))
 			c.do(w)
-			w.Data.Conn.Close()
+			_ = w.Data.Conn.Close()
 			if end := seen.end(t); end.Kind != c.want {
 				t.Fatalf("ended as %d, want %d", end.Kind, c.want)
 			}
@@ -300,7 +300,7 @@ func TestWhatASupervisorDoesNotListIsGone(t *testing.T) {
 	h := newHouse(t)
 	s, w, link := h.up()
 	_, seen := start(t, link, nil)
-	s.Conn.Close()
+	_ = s.Conn.Close()
 	h.expect("supervisor down")
 	go func() { w.Data.Expect(bridge.KindCall); w.Close() }()
 	fakeworker.DialSupervisor(t, h.socket, pod)
@@ -423,12 +423,12 @@ func TestListenReplacesOnlyADeadSocket(t *testing.T) {
 		t.Fatal("took the socket of a living router")
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	l.Close()
+	_ = l.Close()
 	again, err := bridge.Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again.Close()
+	_ = again.Close()
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -83,15 +83,15 @@ func (c *conn) sendLocked(b []byte) error {
 	_ = c.SetWriteDeadline(time.Now().Add(writeTimeout)) // fails only on a closed connection, and so does Write
 	_, err := c.Write(b)
 	if errors.Is(err, os.ErrDeadlineExceeded) { // a torn frame; after any other error what the peer sent is still readable
-		c.Close()
+		c.end()
 	}
 	return err
 }
 
-// Close closes the connection from this side: what the peer had in flight is not read any more.
-func (c *conn) Close() error {
+// end closes the connection from this side: what the peer had in flight is not read any more.
+func (c *conn) end() {
 	c.shut.Store(true)
-	return c.Conn.Close()
+	_ = c.Close() // nothing can be done about a socket that does not close
 }
 
 // goodbye says why, and closes.
@@ -104,7 +104,7 @@ func (c *conn) goodbye(reason bridgev1.GoodbyeReason, message string) {
 		f := Frame{Kind: KindGoodbye, Payload: payload}
 		_ = c.send(f.Append(nil)) // it is closed either way
 	}
-	c.Close()
+	c.end()
 }
 
 // ended reports whether the peer ended the stream and everything it had sent was read.

@@ -81,7 +81,7 @@ func NewServer(c Config) *Server {
 // Listen makes the unix socket, in place of one that a dead router left behind.
 func Listen(path string) (net.Listener, error) {
 	if probe, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		probe.Close()
+		_ = probe.Close()
 		return nil, fmt.Errorf("bridge socket %s is in use by another router: stop it, or choose another --bridge-socket", path)
 	}
 	if info, err := os.Lstat(path); err == nil {
@@ -98,7 +98,7 @@ func Listen(path string) (net.Listener, error) {
 	}
 	// The folder is private to the pod; the worker container runs as another user.
 	if err := os.Chmod(path, 0o666); err != nil {
-		l.Close()
+		_ = l.Close()
 		return nil, fmt.Errorf("open the bridge socket to workers: %w", err)
 	}
 	return l, nil
@@ -106,7 +106,7 @@ func Listen(path string) (net.Listener, error) {
 
 // Serve accepts connections until the context ends; then it closes all of them and waits for their goroutines.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	stop := context.AfterFunc(ctx, func() { l.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	s.group.Go(func() { s.heartbeat(ctx) })
 	for {
@@ -126,7 +126,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			if !full {
 				s.strangers.Add(-1)
 			}
-			c.Close()
+			_ = c.Close()
 			continue
 		}
 		s.group.Go(func() { s.serve(newConn(c)) })
@@ -161,7 +161,7 @@ func (s *Server) serve(c *conn) {
 		s.mu.Lock()
 		delete(s.conns, c)
 		s.mu.Unlock()
-		c.Close()
+		c.end()
 	}()
 	hello, err := s.readHello(c)
 	s.strangers.Add(-1)
@@ -203,7 +203,7 @@ func (s *Server) readHello(c *conn) (*bridgev1.Hello, error) {
 	}
 	hello := &bridgev1.Hello{}
 	if err := proto.Unmarshal(f.Payload, hello); err != nil {
-		return nil, fmt.Errorf("Hello does not parse: %w", err)
+		return nil, fmt.Errorf("parse Hello: %w", err)
 	}
 	return hello, nil
 }

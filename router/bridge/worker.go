@@ -110,7 +110,7 @@ func (w *Worker) writeCall(data *conn, c *Call, r *Request, f *Frame, payload []
 	_ = data.SetWriteDeadline(time.Time{}) // a worker may take its time with a long payload
 	var err error
 	if len(payload) <= 16<<10 {
-		_, err = data.Conn.Write(append(head, payload...))
+		_, err = data.Write(append(head, payload...))
 	} else {
 		buffers := net.Buffers{head, payload}
 		_, err = buffers.WriteTo(data.Conn)

@@ -38,7 +38,7 @@ func (d *Dispatcher) Started(id session.Worker, link any) *Worker {
 	return w
 }
 
-// Up: the worker is connected and takes calls.
+// Up says that the worker is connected and takes calls.
 func (d *Dispatcher) Up(w *Worker, now time.Time) {
 	if w.State == Gone {
 		return
@@ -54,14 +54,14 @@ func (d *Dispatcher) Up(w *Worker, now time.Time) {
 	d.release(w, now)
 }
 
-// Down: a connection of the worker broke. It is suspect: its sessions wait. Its call ends with Finished or NotStarted, as for any other.
+// Down says that a connection of the worker broke. It is suspect: its sessions wait. Its call ends with Finished or NotStarted, as for any other.
 func (d *Dispatcher) Down(w *Worker) {
 	if w.State == Ready {
 		w.State = Suspect
 	}
 }
 
-// Gone: the worker's end is proven. Its sessions are lost, with the cause told to their callers.
+// Gone says that the worker's end is proven. Its sessions are lost, with the cause told to their callers.
 func (d *Dispatcher) Gone(w *Worker, cause string, now time.Time) {
 	if w.State == Gone {
 		return
@@ -96,7 +96,7 @@ func (d *Dispatcher) Hold(w *Worker, lives []Held, now time.Time) {
 	}
 }
 
-// Dropped: the worker closed a life by itself. Nothing happens when it is not the life that the table knows.
+// Dropped says that the worker closed a life by itself. Nothing happens when it is not the life that the table knows.
 func (d *Dispatcher) Dropped(w *Worker, h Held, now time.Time) {
 	l := d.sessions.Life(h.Name)
 	if l == nil || l.Owner() != w.owner || l.Epoch() != h.Epoch || l.Running() {
@@ -106,12 +106,12 @@ func (d *Dispatcher) Dropped(w *Worker, h Held, now time.Time) {
 	d.settle(w, now)
 }
 
-// FloorRefused: a worker had seen a higher epoch for a name; later epochs must be greater still.
+// FloorRefused says that a worker had seen a higher epoch for a name; later epochs must be greater still.
 func (d *Dispatcher) FloorRefused(epoch uint64) {
 	d.sessions.Raise(epoch + uint64(time.Hour/time.Microsecond))
 }
 
-// Supervised: the supervisor said what there is. The first time, slots that hold a worker are kept in preference to others.
+// Supervised says that the supervisor told what there is. The first time, slots that hold a worker are kept in preference to others.
 func (d *Dispatcher) Supervised(now time.Time) {
 	first := !d.recovered
 	d.recovered, d.patient = true, false

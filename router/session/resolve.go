@@ -12,13 +12,13 @@ const (
 	Start
 	// StartAgain starts a life of a name whose last life was lost; the caller is told "rebound".
 	StartAgain
-	// Unknown: nothing of that name lives, and this call may not start it.
+	// Unknown says that nothing of that name lives, and this call may not start it.
 	Unknown
-	// Lost: the life ended without its caller's wish.
+	// Lost says that the life ended without its caller's wish.
 	Lost
-	// Expired: the life ended, by its caller, by idleness or by a move.
+	// Expired says that the life ended, by its caller, by idleness or by a move.
 	Expired
-	// Recovering: the table is not complete yet, or it is not proven who else serves.
+	// Recovering says that the table is not complete yet, or it is not proven who else serves.
 	Recovering
 )
 

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -290,7 +291,7 @@ func (c *call) Recv(ctx context.Context) ([]byte, error) {
 		data, end, err := c.wire.Recv(ctx)
 		switch {
 		case err != nil:
-			if ctx.Err() == context.DeadlineExceeded {
+			if errors.Is(err, context.DeadlineExceeded) {
 				c.cause = bridge.CancelByDeadline
 			}
 			return nil, err

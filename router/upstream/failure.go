@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -137,7 +138,7 @@ func (c *call) failed(end *bridge.End) *front.Failure {
 			Reason: reasonInternal, Execution: front.MaybeExecuted, Answer: answer, Message: "worker " + answer.Worker + " sent a frame that this router does not know",
 		}
 	}
-	if f, ok := why.(*front.Failure); ok {
+	if f := (*front.Failure)(nil); errors.As(why, &f) {
 		return f
 	}
 	return c.finished(end, late, answer)

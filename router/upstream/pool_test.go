@@ -46,7 +46,7 @@ func newScene(t *testing.T, s Settings) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	registry := prometheus.NewRegistry()
 	p := New(Config{PodUID: pod, PodName: "demo-0", Log: logr.Discard(), Now: time.Now, Metrics: NewMetrics(registry)}, s)
 	p.Register(registry)

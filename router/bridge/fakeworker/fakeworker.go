@@ -32,7 +32,7 @@ func Dial(t testing.TB, socket string, hello *bridgev1.Hello) *Peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { _ = conn.Close() })
 	p := &Peer{t: t, Conn: conn}
 	if hello != nil {
 		hello.Versions = []uint32{1}
@@ -200,6 +200,6 @@ func (w *Worker) Answer(call uint32, payload []byte) {
 
 // Close breaks both connections, as the end of the process does.
 func (w *Worker) Close() {
-	w.Data.Conn.Close()
-	w.Control.Conn.Close()
+	_ = w.Data.Conn.Close()
+	_ = w.Control.Conn.Close()
 }
