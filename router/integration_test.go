@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +30,29 @@ import (
 // The whole way without Kubernetes: the real router binary, a real supervisor, real Python workers.
 
 const python = "../.venv/bin/python"
+
+// buildRouter builds the binary once for all stories.
+var buildRouter = sync.OnceValues(func() (string, error) {
+	binary := filepath.Join(binaries, "router")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return binary, nil
+})
+
+var binaries string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "spk")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	binaries = dir
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
 
 // stage is one router and one supervisor on this machine.
 type stage struct {
@@ -52,10 +76,11 @@ func newStage(t *testing.T, spec string) *stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s := &stage{t: t, dir: dir, binary: filepath.Join(dir, "router"), listen: freeAddress(t), admin: freeAddress(t)}
-	if out, err := exec.Command("go", "build", "-o", s.binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	binary, err := buildRouter()
+	if err != nil {
+		t.Fatal(err)
 	}
+	s := &stage{t: t, dir: dir, binary: binary, listen: freeAddress(t), admin: freeAddress(t)}
 	s.configure(spec)
 	s.startRouter()
 	t.Cleanup(func() { s.stop(s.router) })
