@@ -85,7 +85,7 @@ $(VENV_READY): worker-image/requirements-dev.lock worker-image/pyproject.toml
 	@echo "venv: installing locked Python packages into $(VENV)"
 	@$(PYTHON) -m venv $(VENV) || { echo "venv: python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@$(VENV)/bin/pip install --quiet --require-hashes --only-binary=:all: -r worker-image/requirements-dev.lock
-	@$(VENV)/bin/pip install --quiet --no-deps --no-build-isolation -e worker-image
+	@echo "$(CURDIR)/worker-image/src" > "$$($(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/snakepit.pth"
 	@touch $@
 
 .PHONY: generate
