@@ -96,7 +96,7 @@ func (s *Server) Run(ctx context.Context) error {
 		// A request that outlasts its moment is cut off; that is no failure of the router.
 		_ = s.http.Close()
 	}
-	<-served
+	_ = <-served // http.ErrServerClosed, by its contract after Shutdown
 	return nil
 }
 

@@ -101,7 +101,7 @@ func (r *fakeReservation) Start(_ context.Context, _ int, _ Method, request []by
 
 func (r *fakeReservation) Recv(ctx context.Context) ([]byte, error) {
 	if len(r.rest) == 0 {
-		if r.pool.end == errWait {
+		if errors.Is(r.pool.end, errWait) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}

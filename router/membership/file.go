@@ -131,7 +131,7 @@ func readBounded(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // only read from
 	document, err := io.ReadAll(io.LimitReader(file, maxDocument+1))
 	if err != nil {
 		return nil, err

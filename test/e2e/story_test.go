@@ -75,10 +75,6 @@ func adapter(name string) poolOption {
 	return func(p *v1alpha1.WorkerPool) { p.Spec.Adapter = name }
 }
 
-func drainTimeout(d time.Duration) poolOption {
-	return func(p *v1alpha1.WorkerPool) { p.Spec.PodSettings.Drain.Timeout = &metav1.Duration{Duration: d} }
-}
-
 // pool applies a WorkerPool that runs the stories' adapter.
 func (s *story) pool(name string, options ...poolOption) *v1alpha1.WorkerPool {
 	s.t.Helper()
@@ -86,7 +82,7 @@ func (s *story) pool(name string, options ...poolOption) *v1alpha1.WorkerPool {
 	p.Spec.Workers = 2
 	p.Spec.Image = image("worker")
 	p.Spec.Adapter = "stories:Stories"
-	p.Spec.PodSettings.Drain.Timeout = &metav1.Duration{Duration: 3 * time.Second}
+	p.Spec.Drain.Timeout = &metav1.Duration{Duration: 3 * time.Second}
 	p.Spec.Template = &v1alpha1.PodTemplate{Spec: &v1alpha1.PodTemplateSpec{
 		Containers: []corev1.Container{{
 			Name:         v1alpha1.WorkerContainer,
