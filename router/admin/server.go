@@ -96,7 +96,9 @@ func (s *Server) Run(ctx context.Context) error {
 		// A request that outlasts its moment is cut off; that is no failure of the router.
 		_ = s.http.Close()
 	}
-	_ = <-served // http.ErrServerClosed, by its contract after Shutdown
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
 	return nil
 }
 

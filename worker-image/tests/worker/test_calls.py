@@ -342,9 +342,7 @@ def test_credit_runs_out_and_comes_back(router: FakeRouter, worker: Worker) -> N
     while worker.frames[id][-1].kind != Kind.FINISH:
         worker.control.send(Frame(Kind.WINDOW, 0, id, (100_000,)))
         given += 100_000
-        eventually(
-            lambda more=given: sent() == (1 << 20) + more or worker.frames[id][-1].kind == Kind.FINISH, "more is sent"
-        )
+        eventually(lambda n=given: sent() == (1 << 20) + n or worker.frames[id][-1].kind == Kind.FINISH, "more is sent")
     assert [len(item) for item in router.finish(worker, id).items] == [300_000] * 5
 
 
