@@ -9,8 +9,10 @@ manifests() { "$kubectl" kustomize config/default | sed "s#localhost/snakepit/#$
 
 case "${1:-}" in
   apply)
+    known=$("$kubectl" -n snakepit-system get deployment snakepit-operator --ignore-not-found -o name 2>/dev/null || true)
     manifests | "$kubectl" apply -f -
-    "$kubectl" -n snakepit-system rollout restart deployment/snakepit-operator >/dev/null
+    # The image keeps its name while one develops: an operator that runs already takes the new one by a restart.
+    if [ -n "$known" ]; then "$kubectl" -n snakepit-system rollout restart deployment/snakepit-operator >/dev/null; fi
     "$kubectl" -n snakepit-system rollout status deployment/snakepit-operator --timeout=120s
     ;;
   delete)

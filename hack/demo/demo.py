@@ -139,6 +139,7 @@ def prepare() -> None:
     make("install")
     step("A pod to call from: Python with the snakepit client, in the restricted standard")
     run(kubectl(), "apply", "-f", "hack/demo/namespace.yaml")
+    k("delete", f"wpool/{POOL}", "--ignore-not-found", "--timeout=120s", show=False)  # of a demo that was broken off
     apply("hack/demo/client.yaml")
     k("wait", "--for=condition=Ready", "pod/client", "--timeout=120s")
 
