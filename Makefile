@@ -117,7 +117,7 @@ test-unit: ## Go unit and property tests, with the race detector
 
 .PHONY: test-python
 test-python: $(VENV_READY) ## Python tests of worker and client
-	cd worker-image && ../$(VENV)/bin/pytest -q
+	cd worker-image && ../$(VENV)/bin/pytest
 
 .PHONY: test-apiserver
 test-apiserver: ## Operator and router against a real etcd and kube-apiserver
