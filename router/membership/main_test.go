@@ -73,7 +73,7 @@ func (l *lines) logger() logr.Logger {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.all = append(l.all, prefix+" "+args)
-	}, funcr.Options{})
+	}, funcr.Options{Verbosity: 1})
 }
 
 func (l *lines) containing(text string) int {
