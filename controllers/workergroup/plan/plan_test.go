@@ -232,3 +232,18 @@ func TestTerminatingPodServesToItsEnd(t *testing.T) {
 		t.Errorf("when it has ended: %+v", p)
 	}
 }
+
+// The Service must not send calls to a pod that the group no longer names, even while that pod is still there.
+func TestServingFollowsPodUID(t *testing.T) {
+	old := Pod{Name: "pod-0", UID: "a", Serving: true, Terminating: true, GraceOver: begin}
+	next := Pod{Name: "pod-1", UID: "b", Ordinal: 1, Ready: true}
+	p := Decide(Input{Now: begin, Group: Group{Finalizer: true, PodUID: "b"}, Pods: []Pod{old, next}})
+	serving := map[types.UID]bool{}
+	for _, action := range p.Actions {
+		a := action.(SetServing)
+		serving[a.Pod.UID] = a.Serving
+	}
+	if len(serving) != 2 || serving["a"] || !serving["b"] {
+		t.Errorf("%+v", p.Actions)
+	}
+}
