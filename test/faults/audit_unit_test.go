@@ -1,0 +1,43 @@
+package faults
+
+import (
+	"testing"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// The judgements on what the audit saw must be able to fail.
+func TestJudgements(t *testing.T) {
+	pool := life{kind: "WorkerPool", name: "p", uid: "pool", born: 1, died: 20}
+	group := life{kind: "WorkerGroup", name: "p-a-0", uid: "group", owner: "pool", born: 3, died: 19}
+	pod := func(name string, born, died uint64) life {
+		return life{kind: "Pod", name: name, uid: types.UID(name), owner: "group", born: born, died: died}
+	}
+	for _, c := range []struct {
+		name              string
+		lives             []life
+		forced            map[types.UID]bool
+		outlived, crowded int
+	}{
+		{"in order", []life{pool, group, pod("p-a-0-0", 5, 18)}, nil, 0, 0},
+		{"a pod after its group", []life{pool, group, pod("p-a-0-0", 5, 20)}, nil, 1, 0},
+		{"a pod that stays", []life{pool, group, pod("p-a-0-0", 5, 0)}, nil, 1, 0},
+		{"a pod made when its group was gone", []life{pool, group, pod("p-a-0-0", 30, 31)}, nil, 1, 0},
+		{"a group removed by force", []life{pool, group, pod("p-a-0-0", 5, 0)}, map[types.UID]bool{"group": true}, 0, 0},
+		{"one pod after the other", []life{pool, group, pod("p-a-0-0", 5, 6), pod("p-a-0-1", 7, 8)}, nil, 0, 0},
+		{"two pods", []life{pool, group, pod("p-a-0-0", 5, 8), pod("p-a-0-1", 7, 9)}, nil, 0, 1},
+		{"two pods that stay", []life{group, pod("p-a-0-0", 5, 0), pod("p-a-0-1", 7, 0)}, map[types.UID]bool{"group": true}, 0, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := outlived(c.lives, c.forced); len(got) != c.outlived {
+				t.Errorf("outlived: %v, want %d", got, c.outlived)
+			}
+			if got := crowded(c.lives); len(got) != c.crowded {
+				t.Errorf("crowded: %v, want %d", got, c.crowded)
+			}
+		})
+	}
+	if got := creates([]life{pool, group, pod("x", 1, 2)}); len(got) != 2 || got["Pod x"] != 1 {
+		t.Errorf("creates: %v, want the group and the pod once", got)
+	}
+}
