@@ -338,11 +338,17 @@ def test_credit_runs_out_and_comes_back(router: FakeRouter, worker: Worker) -> N
 
     eventually(lambda: sent() == 1 << 20, "the whole window is used, and not a byte more")
     assert worker.control is not None
-    given = 0
-    while worker.frames[id][-1].kind != Kind.FINISH:
+    for turn in range(1, 20):
         worker.control.send(Frame(Kind.WINDOW, 0, id, (100_000,)))
-        given += 100_000
-        eventually(lambda n=given: sent() == (1 << 20) + n or worker.frames[id][-1].kind == Kind.FINISH, "more is sent")
+        expected = (1 << 20) + turn * 100_000
+
+        def moved(expected: int = expected) -> bool:
+            return worker.frames[id][-1].kind == Kind.FINISH or sent() >= expected
+
+        eventually(moved, "what was given is used")
+        assert sent() <= expected
+        if worker.frames[id][-1].kind == Kind.FINISH:
+            break
     assert [len(item) for item in router.finish(worker, id).items] == [300_000] * 5
 
 
