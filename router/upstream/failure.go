@@ -191,8 +191,11 @@ func adapterFailure(code codes.Code, info *bridgev1.FinishInfo, a front.Answer) 
 		Code: code, Reason: front.Reason(info.GetReason()), Message: info.GetMessage(), Execution: front.Failed, Answer: a,
 		Info: info.GetInfo(), Traceback: info.GetTraceback(),
 	}
-	if f.Reason == "" {
+	switch f.Reason {
+	case "":
 		f.Reason = front.ReasonAdapterException
+	case front.ReasonArgumentInvalid: // by the check of the type hints, before user code ran
+		f.Execution = front.NotStarted
 	}
 	for _, v := range info.GetViolations() {
 		f.Violations = append(f.Violations, front.Violation{Field: v.GetField(), Description: v.GetDescription()})
