@@ -15,6 +15,8 @@ VENV := .venv
 VENV_READY := $(VENV)/.installed
 LOCAL_CLUSTER := go -C hack/local-cluster run .
 GEN_TOOL := go tool -modfile=hack/tools/gen/go.mod
+# What the .proto files must stay compatible with.
+BUF_BASE ?= HEAD
 BUF := go tool -modfile=hack/tools/buf/go.mod buf
 GOLANGCI := go tool -modfile=hack/tools/lint/go.mod golangci-lint
 UNIT_PACKAGES = $$(go list ./... | grep -v -e /test/e2e -e /test/faults -e /test/apiserver)
@@ -106,6 +108,8 @@ fmt: $(VENV_READY) ## Format Go, Python and protobuf
 lint: $(VENV_READY) ## Lint Go (import table included), Python and protobuf
 	$(GOLANGCI) run ./...
 	$(BUF) lint
+	$(BUF) format -d --exit-code
+	$(BUF) breaking --against '.git#ref=$(BUF_BASE)'
 	$(VENV)/bin/ruff check worker-image hack test
 	$(VENV)/bin/ruff format --check worker-image hack test
 	cd worker-image && ../$(VENV)/bin/mypy
