@@ -65,7 +65,7 @@ def test_a_broken_adapter_is_reported_and_heals(start: Starter, source: str, kin
 
 def test_a_hanging_import_fails_at_its_timeout_and_says_where(start: Starter) -> None:
     router = start(source="import time\n\n\ndef wait():\n    time.sleep(1000)\n\n\nwait()\n").router
-    router.desire(0, startup=0.6)
+    router.desire(0, startup=3.0)
     state = failed(router)
     assert (state.error_type, state.error_place) == ("StartupTimeout", "app.py:5")  # type: ignore[attr-defined]
 

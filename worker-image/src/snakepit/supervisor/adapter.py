@@ -90,8 +90,7 @@ class AdapterImport:
                 self._limit = self._stack_limit
                 linux.kill(self.zygote.pid, signal.SIGUSR2)
             else:
-                text = f"the import did not end within {self._startup_seconds:g} s (startup.timeout)"
-                self._fail(Failed("import", "StartupTimeout", self._hang_place(), text), now)
+                self._time_out(now)
 
     def next_wakeup(self) -> float | None:
         """Return when `tick` must be called though nothing happens."""
@@ -164,8 +163,16 @@ class AdapterImport:
             self._not_before = now + pause_before(self._failures)
             self._failures += 1
             return
+        if self._stack_limit is not None:
+            # It was too slow even to take the question where it hangs, whose signal then ended it.
+            self._time_out(now)
+            return
         how = "the process that imports the adapter ended without a word (os._exit, a crash, or out of memory)"
         self._fail(Failed("import", "ProcessExited", "", how), now)
+
+    def _time_out(self, now: float) -> None:
+        text = f"the import did not end within {self._startup_seconds:g} s (startup.timeout)"
+        self._fail(Failed("import", "StartupTimeout", self._hang_place(), text), now)
 
     def _fail(self, word: Failed, now: float) -> None:
         self._retire()
