@@ -154,14 +154,21 @@ func (c caller) command(op string) map[string]any {
 	return m
 }
 
+// try calls once more, for a while, when the Service led nowhere yet: a new pod is Ready a moment before the node's proxy sends calls to it.
 func (c caller) try(tool string, args map[string]any) reply {
 	c.t.Helper()
-	m := c.command("call")
-	m["tool"] = tool
-	if args != nil {
-		m["args"] = args
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		m := c.command("call")
+		m["tool"] = tool
+		if args != nil {
+			m["args"] = args
+		}
+		r := c.d.do(c.t, m)
+		if r.Error != "TransportError" || r.Execution != "NOT_STARTED" || time.Now().After(deadline) {
+			return r
+		}
+		<-time.After(100 * time.Millisecond)
 	}
-	return c.d.do(c.t, m)
 }
 
 func (c caller) begin(tool string, args map[string]any) <-chan reply {
