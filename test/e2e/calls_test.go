@@ -76,6 +76,7 @@ func TestSessionStays(t *testing.T) {
 	s.ready(p)
 	c := s.caller(p)
 
+	c.call("add", map[string]any{"a": 1, "b": 1})
 	m := c.command("load")
 	m["prefix"], m["sessions"], m["calls"] = "other", 20, 50
 	others, err := c.d.begin(m)

@@ -125,6 +125,7 @@ func TestDeleteUnderLoad(t *testing.T) {
 	p := s.pool("loaded", workers(4))
 	s.ready(p)
 	c := s.caller(p)
+	c.call("add", map[string]any{"a": 1, "b": 1})
 	m := c.command("load")
 	m["prefix"], m["sessions"], m["calls"], m["name"] = "load", 8, 1000000, t.Name()
 	load, err := c.d.begin(m)
