@@ -128,8 +128,12 @@ test-apiserver: ## Operator and router against a real etcd and kube-apiserver
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" go test -race ./test/apiserver/... ./router/membership/...
 
 .PHONY: faults
-faults: ## Crash at every write (R1), on a real API server
+faults: ## Crash at every write (R1), on a real API server; FAULTS=all for every point
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" hack/faults.sh
+
+.PHONY: figures
+figures: ## Print the figures that make faults left, as a table; fails when one is beyond its bound
+	@go run ./hack/figures
 
 .PHONY: test-e2e
 test-e2e: ## Stories on a real node; needs cluster-up, images and install (make test does all)

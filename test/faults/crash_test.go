@@ -2,127 +2,162 @@ package faults
 
 import (
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"os"
-	"slices"
+	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"time"
-
-	"github.com/snakepit-k8s/snakepit/test/fixture"
 )
 
-const (
-	limit      = 60 * time.Second // for anything, on a busy machine
-	quietFor   = time.Second      // without a write, once all is settled
-	beginsWith = 2
-	scalesTo   = 4
-	userWants  = 5
-)
-
-var (
-	server *fixture.APIServer
-	ledger *audit
-)
-
-func TestMain(m *testing.M) {
-	if fixture.Assets() == "" {
-		fmt.Println("left out: crash at every write needs an API server; to run it: make faults")
-		os.Exit(0)
-	}
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "faults:", err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func run(m *testing.M) (code int, err error) {
-	if server, err = fixture.StartAPIServer(); err != nil {
-		return 1, err
-	}
-	defer func() { _ = server.Stop() }()
-	if ledger, err = startAudit(server.Config); err != nil {
-		return 1, err
-	}
-	code = m.Run()
-	return code, ledger.Stop()
-}
-
-// act is what the user does while the operator is down, or while a write is held.
-type act string
-
-const (
-	restart      act = "restart" // nothing: the operator comes back at once
-	userDeletes  act = "userDeletes"
-	userRescales act = "userRescales"
-	userReplaces act = "userReplaces" // only for held writes: an object of the user's own takes the target's name
-)
-
-// point is where and how one life is disturbed.
+// point is one place in the life cycle where a fault happens, and what the user does then.
 type point struct {
 	k   int
+	at  position
 	how moment
 	act act
 }
 
 func (p point) String() string { return fmt.Sprintf("k=%d,%s,%s", p.k, p.how, p.act) }
 
-// result is what a life left to be judged.
-type result struct {
+// golden is what a life without a fault does.
+type golden struct {
 	writes  []write
-	scaled  map[string]string // the state when scaled, unless the user had other wishes
 	creates map[string]int
-	// replaced: a deletion was held while the user put an object of his own in the place of its target.
-	replaced bool
+	scaled  map[string]string
+	// deleting is the first write after the user deleted the pool.
+	deleting int
 }
 
+// goldenRuns is how often the life without a fault is run: what it makes and how it ends must be the same each time.
+const goldenRuns = 3
+
+// TestCrashAtEveryWrite is R1. FAULTS=sample runs each write's position with some of its faults, chosen by FAULTS_SEED; otherwise all run.
 func TestCrashAtEveryWrite(t *testing.T) {
-	golden := live(t, point{how: never, act: restart}, nil)
-	t.Logf("golden: W = %d writes", len(golden.writes))
-	if len(golden.writes) < 10 {
-		t.Fatalf("void: a life of %d writes is too short to be disturbed", len(golden.writes))
+	g := goldenLife(t)
+	points, seed := choose(t, g)
+	all := &result{planned: len(points), seed: seed}
+	t.Cleanup(func() { all.report(t, g) })
+	for _, p := range points {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			l := begin(t, p)
+			defer func() { all.add(p, l, t.Failed()) }()
+			l.live()
+			l.judge(g)
+		})
 	}
-	var replaced atomic.Int32
-	points := allPoints(golden.writes)
-	t.Run("points", func(t *testing.T) {
-		for _, p := range points {
-			t.Run(p.String(), func(t *testing.T) {
-				t.Parallel()
-				got := live(t, p, golden)
-				if got.replaced {
-					replaced.Add(1)
-				}
-			})
+}
+
+// goldenLife runs the life without a fault. The shortest run is the measure: its writes happen in every life.
+func goldenLife(t *testing.T) golden {
+	t.Helper()
+	var g golden
+	for i := range goldenRuns {
+		l := begin(t, point{how: never, act: restart})
+		l.live()
+		l.stop()
+		writes, _ := l.wire.sent()
+		made := creates(watcher.seen(l.namespace))
+		l.judge(golden{creates: made, scaled: l.scaled})
+		if i > 0 && !maps.Equal(made, g.creates) {
+			t.Fatalf("a life without a fault made %v, the one before made %v: there is nothing to compare with", made, g.creates)
 		}
-	})
-	t.Logf("figure: R1 %d points, W %d", len(points), len(golden.writes))
-	if filtered() {
-		return
+		if lines := difference(g.scaled, l.scaled); i > 0 && len(lines) > 0 {
+			t.Fatalf("two lives without a fault differ: %v", lines)
+		}
+		if t.Failed() {
+			t.FailNow()
+		}
+		l.untold = true
+		if i == 0 || len(writes) < len(g.writes) {
+			g = golden{writes: writes, creates: made, scaled: l.scaled, deleting: l.steps[len(l.steps)-1] + 1}
+		}
 	}
-	if replaced.Load() == 0 {
-		t.Error("void: no deletion was held while the user replaced its target")
-	}
+	t.Logf("W = %d, the first write of the deletion is %d:\n%s", len(g.writes), g.deleting, g)
+	return g
 }
 
-// filtered: somebody repeats single points by name.
-func filtered() bool {
-	return slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.run=") && strings.Contains(a, "/") })
+func (g golden) String() string {
+	var lines []string
+	for i, w := range g.writes {
+		lines = append(lines, fmt.Sprintf("%4d  %s", i+1, w))
+	}
+	return strings.Join(lines, "\n")
 }
 
-func allPoints(writes []write) []point {
-	var points []point
-	for k := 1; k <= len(writes); k++ {
+// choose returns the points to run, and the seed when they are a sample (0 when they are all).
+func choose(t *testing.T, g golden) ([]point, uint64) {
+	t.Helper()
+	var all, sample []point
+	seed, err := strconv.ParseUint(orElse(os.Getenv("FAULTS_SEED"), "1"), 10, 64)
+	if err != nil || seed == 0 {
+		t.Fatalf("FAULTS_SEED=%q: give it a number above 0", os.Getenv("FAULTS_SEED"))
+	}
+	random := rand.New(rand.NewPCG(seed, 0))
+	like := map[string]int{}
+	for i, w := range g.writes {
+		like[w.String()]++
+		k, at := i+1, position{w.String(), like[w.String()]}
+		var crashes []point
 		for _, how := range []moment{before, after} {
-			points = append(points, point{k, how, restart}, point{k, how, userDeletes})
-			if k%2 == 0 {
-				points = append(points, point{k, how, userRescales})
+			crashes = append(crashes, point{k, at, how, restart}, point{k, at, how, userRescales})
+			// Once the pool is deleted the user has no more to delete.
+			if k < g.deleting {
+				crashes = append(crashes, point{k, at, how, userDeletes})
 			}
 		}
-		if writes[k-1].verb == "DELETE" {
-			points = append(points, point{k, held, userReplaces})
+		wait := point{k, at, held, userReplaces}
+		all = append(append(all, crashes...), wait)
+		random.Shuffle(len(crashes), func(i, j int) { crashes[i], crashes[j] = crashes[j], crashes[i] })
+		sample = append(append(sample, crashes[:2]...), wait)
+	}
+	switch mode := os.Getenv("FAULTS"); mode {
+	case "", "all":
+		t.Logf("all %d points of %d writes", len(all), len(g.writes))
+		return all, 0
+	case "sample":
+		t.Logf("%d of %d points, FAULTS_SEED=%d; FAULTS=all runs the rest too", len(sample), len(all), seed)
+		return sample, seed
+	default:
+		t.Fatalf("FAULTS=%q: set it to sample or all", mode)
+		return nil, 0
+	}
+}
+
+func orElse(text, other string) string {
+	if text == "" {
+		return other
+	}
+	return text
+}
+
+// judge compares a life with the golden one. That the pool is gone, nothing is left and nothing more is written was waited for before.
+func (l *lifeOfPool) judge(g golden) {
+	l.t.Helper()
+	lives := watcher.seen(l.namespace)
+	for _, line := range outlived(lives, l.forced) {
+		l.t.Error(line)
+	}
+	for _, line := range crowded(lives) {
+		l.t.Error(line)
+	}
+	for _, line := range l.story.sawPanic() {
+		l.t.Errorf("the operator panicked: %s", line)
+	}
+	if l.point.how != held {
+		for name, n := range creates(lives) {
+			if n > g.creates[name] {
+				l.t.Errorf("%s was made %d times, golden is %d", name, n, g.creates[name])
+			}
 		}
 	}
-	return points
+	if l.scaled != nil {
+		for _, line := range difference(g.scaled, l.scaled) {
+			l.t.Error(line)
+		}
+	}
+	if l.point.how != never && !l.faulted {
+		l.t.Logf("not reached: %s number %d; this life had fewer", l.point.at.like, l.point.at.nth)
+	}
 }

@@ -6,5 +6,5 @@
 //
 // It starts no pod and has no garbage collector: what is gone at the end, the operator removed. One failing point is repeated by its name:
 //
-//	go test ./test/faults -run 'TestCrashAtEveryWrite/points/k=7,after,userDeletes'
+//	go test ./test/faults -run 'TestCrashAtEveryWrite/k=7,after,userDeletes'
 package faults

@@ -16,7 +16,7 @@ import (
 
 // incidental fields differ between two runs that ended in the same state.
 var incidental = map[string]bool{
-	"resourceVersion": true, "uid": true, "creationTimestamp": true, "generation": true, "observedGeneration": true, "managedFields": true,
+	"resourceVersion": true, "creationTimestamp": true, "generation": true, "observedGeneration": true, "managedFields": true,
 	"lastTransitionTime": true, "startedAt": true, "startTime": true, "clusterIP": true, "clusterIPs": true,
 }
 
@@ -35,7 +35,7 @@ func state(ctx context.Context, c client.Client, namespace string) (map[string]s
 		}
 		all = append(all, list.Items...)
 	}
-	// UIDs and the namespace stand in many places; each becomes the name of what it means. The projected token's volume has a random name.
+	// UIDs and the namespace stand in many places; each becomes the name of what it means.
 	names := []string{namespace, "NAMESPACE"}
 	for _, o := range all {
 		names = append(names, string(o.GetUID()), "UID of "+o.GetKind()+" "+o.GetName())
@@ -57,7 +57,7 @@ func strip(value any) any {
 	case map[string]any:
 		kept := map[string]any{}
 		for key, child := range v {
-			if !incidental[key] || key == "podUID" {
+			if !incidental[key] {
 				kept[key] = strip(child)
 			}
 		}

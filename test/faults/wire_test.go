@@ -46,25 +46,37 @@ func (w write) String() string {
 	return text
 }
 
-// wire sees all that one operator sends, and cuts it at the at-th write.
+// position is one write of a life: the nth that looks like this. How often a status is written differs from life to life, and so does the
+// number of each write in the whole; its place among its like does not.
+type position struct {
+	like string
+	nth  int
+}
+
+// wire sees all that one operator sends, and cuts it at one position.
 type wire struct {
 	story  *story
 	codecs serializer.CodecFactory
-	at     int
+	at     position
 	how    moment
 	// reached is closed when the fault happens; target is the write then.
 	reached chan struct{}
+	target  write
 	// goOn lets a held write go.
 	goOn chan struct{}
 
 	mu     sync.Mutex
 	dead   bool
 	writes []write
+	like   map[string]int
 	last   time.Time
 }
 
-func newWire(s *story, scheme *runtime.Scheme, at int, how moment) *wire {
-	return &wire{story: s, codecs: serializer.NewCodecFactory(scheme), at: at, how: how, reached: make(chan struct{}), goOn: make(chan struct{}), last: time.Now()}
+func newWire(s *story, scheme *runtime.Scheme, at position, how moment) *wire {
+	return &wire{
+		story: s, codecs: serializer.NewCodecFactory(scheme), at: at, how: how,
+		reached: make(chan struct{}), goOn: make(chan struct{}), like: map[string]int{}, last: time.Now(),
+	}
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)
@@ -149,7 +161,11 @@ func (w *wire) admit(target write) (n int, hit bool, err error) {
 	w.writes = append(w.writes, target)
 	w.last = time.Now()
 	n = len(w.writes)
-	hit = n == w.at && w.how != never
+	w.like[target.String()]++
+	hit = w.how != never && target.String() == w.at.like && w.like[target.String()] == w.at.nth
+	if hit {
+		w.target = target
+	}
 	w.dead = hit && w.how != held
 	return n, hit, nil
 }

@@ -1,0 +1,164 @@
+package faults
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/snakepit-k8s/snakepit/test/fixture"
+)
+
+// worstRecovery is the bound of R1: from the start of the successor until what the user asked for is reached.
+const worstRecovery = 5 * time.Second
+
+// envFigures names the file to which figures are added; without it a run is somebody's own and reports none.
+const envFigures = "FIGURES"
+
+// result is what all points of a run came to.
+type result struct {
+	mu      sync.Mutex
+	planned int
+	seed    uint64
+	points  int
+	reached int
+	failed  []string
+	slowest *lifeOfPool
+	longest time.Duration
+}
+
+func (r *result) add(p point, l *lifeOfPool, failed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.points++
+	if failed {
+		r.failed = append(r.failed, p.String())
+	}
+	if l.faulted {
+		r.reached++
+	}
+	if l.recovery > r.longest {
+		r.longest, r.slowest = l.recovery, l
+	}
+}
+
+// figure is one line of the file of figures.
+type figure struct {
+	ID      string  `json:"id"`
+	Figure  string  `json:"figure"`
+	Value   float64 `json:"value"`
+	Unit    string  `json:"unit"`
+	Bound   string  `json:"bound,omitempty"`
+	OK      bool    `json:"ok"`
+	Void    bool    `json:"void,omitempty"`
+	Runs    int     `json:"runs"`
+	Seed    uint64  `json:"seed"`
+	Commit  string  `json:"commit"`
+	Command string  `json:"command"`
+}
+
+// report says what the run came to. A run in which faults did not happen is void: it has shown nothing.
+func (r *result) report(t *testing.T, g golden) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Printf("R1: W = %d writes, %d points, at %d of them the fault happened, %d failed, worst recovery %.1f s\n",
+		len(g.writes), r.points, r.reached, len(r.failed), r.longest.Seconds())
+	if r.longest > worstRecovery {
+		fmt.Printf("R1: the recovery of %s, beyond %s:\n%s\n", r.slowest.point, worstRecovery, r.slowest.story)
+	}
+	if len(r.failed) > 0 {
+		fmt.Printf("R1: failed: %s\n", strings.Join(r.failed, " "))
+	}
+	if r.points < r.planned {
+		return // single points, by name
+	}
+	void := r.reached*10 < r.points*9
+	if void {
+		t.Errorf("void: the fault happened at only %d of %d points", r.reached, r.points)
+	}
+	path := os.Getenv(envFigures)
+	if path == "" {
+		return
+	}
+	failed, longest := float64(len(r.failed)), r.longest.Seconds()
+	figures := []figure{
+		{Figure: "points", Value: float64(r.points), Unit: "points", OK: true},
+		{Figure: "failed", Value: failed, Unit: "points", Bound: "<=0", OK: failed <= 0},
+		{Figure: "writes of a life (W)", Value: float64(len(g.writes)), Unit: "writes", OK: true},
+		{Figure: "worst recovery", Value: longest, Unit: "s", Bound: fmt.Sprintf("<=%g", worstRecovery.Seconds()), OK: longest <= worstRecovery.Seconds()},
+	}
+	commit, err := exec.Command("git", "-C", fixture.Root(), "describe", "--always", "--dirty").Output()
+	if err != nil {
+		commit = []byte("unknown")
+	}
+	for i := range figures {
+		f := &figures[i]
+		f.ID, f.Runs, f.Seed, f.Commit, f.Command = "R1", r.points, r.seed, strings.TrimSpace(string(commit)), "make faults"
+		f.Void, f.OK = void, f.OK && !void
+	}
+	if err := appendFigures(path, figures); err != nil {
+		t.Errorf("the figures were not written: %v", err)
+	}
+}
+
+func appendFigures(path string, figures []figure) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	encoder := json.NewEncoder(file)
+	encoder.SetEscapeHTML(false)
+	for _, f := range figures {
+		err = errors.Join(err, encoder.Encode(f))
+	}
+	return errors.Join(err, file.Close())
+}
+
+// story is what happened at one point, in order, for whoever has to understand a failure.
+type story struct {
+	mu      sync.Mutex
+	started time.Time
+	lines   []string
+	// panics that the operator's log told of.
+	panics []string
+}
+
+func newStory() *story { return &story{started: time.Now()} }
+
+func (s *story) tell(who, format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lines = append(s.lines, fmt.Sprintf("%6d ms  %-8s  %s", time.Since(s.started).Milliseconds(), who, fmt.Sprintf(format, args...)))
+}
+
+// log takes the operator's log. Only panics are kept: the writes tell the rest.
+func (s *story) log(prefix, args string) {
+	if !strings.Contains(args, "panic") {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.panics = append(s.panics, prefix+" "+args)
+}
+
+func (s *story) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Join(s.lines, "\n")
+}
+
+func (s *story) sawPanic() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.panics
+}

@@ -1,0 +1,283 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr/funcr"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/test/fixture"
+)
+
+const (
+	// limit is how long anything may take on a busy machine; what it should take is in the figures.
+	limit = time.Minute
+	// look is the time between two looks.
+	look = 50 * time.Millisecond
+	// settled is how long nothing is written before the user's next step, so that writes have the same number in each run.
+	settled = 300 * time.Millisecond
+	// quiet is how long a state that is reached must stay without a write.
+	quiet = 2 * time.Second
+)
+
+// The wanted workers of the life cycle, and what the user wants meanwhile.
+const (
+	workersFirst   = 2
+	workersScaled  = 4
+	workersBetween = 3
+)
+
+// lifeOfPool is one life cycle of one pool in a namespace of its own, with at most one fault.
+type lifeOfPool struct {
+	t         *testing.T
+	ctx       context.Context
+	point     point
+	story     *story
+	namespace string
+	operator  *fixture.Operator
+	wire      *wire
+	pool      *v1alpha1.WorkerPool
+	// want is the number of workers that the user asked for last.
+	want int32
+	// deleted: the user has deleted the pool.
+	deleted bool
+	// faulted: the fault happened and the user has acted.
+	faulted bool
+	// restarted is when the successor of a crashed operator was started; recovery is how long it took until the step's goal was reached.
+	restarted time.Time
+	recovery  time.Duration
+	forced    map[types.UID]bool
+	foreign   client.Object
+	// writes at the end of each step, and the state when it was scaled; for the golden run.
+	steps  []int
+	scaled map[string]string
+	// untold: this life is no part of a failure.
+	untold bool
+}
+
+// begin starts an operator that will meet the point's fault.
+func begin(t *testing.T, p point) *lifeOfPool {
+	t.Helper()
+	l := &lifeOfPool{t: t, ctx: t.Context(), point: p, story: newStory(), forced: map[types.UID]bool{}}
+	t.Cleanup(func() {
+		l.stop()
+		if t.Failed() && !l.untold {
+			t.Logf("the story of %s:\n%s", p, l.story)
+		}
+	})
+	var err error
+	l.namespace, err = server.Namespace(l.ctx, "faults")
+	l.must(err)
+	l.start(p.at, p.how)
+	return l
+}
+
+func (l *lifeOfPool) must(err error) {
+	l.t.Helper()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *lifeOfPool) start(at position, how moment) {
+	l.t.Helper()
+	l.wire = newWire(l.story, server.Client.Scheme(), at, how)
+	operator, err := fixture.StartOperator(server.Config, fixture.OperatorOptions{
+		Namespace: l.namespace, WrapTransport: l.wire.wrap, Log: funcr.New(l.story.log, funcr.Options{}),
+	})
+	l.must(err)
+	l.operator = operator
+}
+
+func (l *lifeOfPool) stop() {
+	if l.operator == nil {
+		return
+	}
+	if err := l.operator.Stop(); err != nil {
+		l.t.Errorf("the operator did not stop: %v", err)
+	}
+	l.operator = nil
+}
+
+// live plays the whole life: create, scale, delete.
+func (l *lifeOfPool) live() {
+	l.t.Helper()
+	l.create(workersFirst)
+	l.reach(workersFirst)
+	if !l.deleted {
+		l.scale(workersScaled)
+		l.reach(workersScaled)
+	}
+	if !l.deleted {
+		var err error
+		l.scaled, err = state(l.ctx, server.Client, l.namespace)
+		l.must(err)
+		if l.faulted {
+			l.staysQuiet("scaled")
+		}
+	}
+	l.delete()
+	l.await("the pool is gone", l.gone)
+	l.clear()
+	l.await("nothing is left", func() error { return nothing(l.ctx, l.namespace) })
+	l.staysQuiet("deleted")
+	l.await("the audit has seen the end", l.audited)
+}
+
+func (l *lifeOfPool) create(workers int32) {
+	l.t.Helper()
+	l.pool, l.want = fixture.NewPool(l.namespace, "pool", workers), workers
+	l.must(server.Client.Create(l.ctx, l.pool))
+	l.story.tell("user", "creates the pool with %d workers", workers)
+}
+
+func (l *lifeOfPool) scale(workers int32) {
+	l.t.Helper()
+	l.want = workers
+	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"workers":%d}}`, workers))
+	l.must(client.IgnoreNotFound(server.Client.Patch(l.ctx, l.pool.DeepCopy(), patch)))
+	l.story.tell("user", "scales the pool to %d workers", workers)
+}
+
+func (l *lifeOfPool) delete() {
+	l.t.Helper()
+	if l.deleted {
+		return
+	}
+	l.deleted = true
+	l.must(client.IgnoreNotFound(server.Client.Delete(l.ctx, l.pool.DeepCopy())))
+	l.story.tell("user", "deletes the pool")
+}
+
+// reach waits until the pool has n workers, whatever the user wanted meanwhile, or until the user has deleted it.
+func (l *lifeOfPool) reach(n int32) {
+	l.t.Helper()
+	for first := true; first || (l.want != n && !l.deleted); first = false {
+		if !first {
+			l.scale(n)
+		}
+		l.await("the pool is ready", l.ready)
+	}
+	writes, _ := l.wire.sent()
+	l.steps = append(l.steps, len(writes))
+}
+
+func (l *lifeOfPool) ready() error {
+	if l.deleted {
+		return nil
+	}
+	pool := &v1alpha1.WorkerPool{}
+	if err := server.Client.Get(l.ctx, client.ObjectKeyFromObject(l.pool), pool); err != nil {
+		return err
+	}
+	c := meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady)
+	done := c != nil && c.Status == "True" && c.ObservedGeneration == pool.Generation && pool.Status.ReadyWorkers == l.want &&
+		meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReconciling) == nil
+	if !done {
+		return fmt.Errorf("%d of %d workers: %s", pool.Status.ReadyWorkers, l.want, fixture.Conditions(pool.Status.Conditions))
+	}
+	return nil
+}
+
+func (l *lifeOfPool) gone() error {
+	pool := &v1alpha1.WorkerPool{}
+	err := server.Client.Get(l.ctx, client.ObjectKeyFromObject(l.pool), pool)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("the pool is there: %s", fixture.Conditions(pool.Status.Conditions))
+}
+
+// audited says whether the watches have shown that nothing is left.
+func (l *lifeOfPool) audited() error {
+	if err := watcher.fault(); err != nil {
+		l.t.Fatal(err)
+	}
+	for _, o := range watcher.seen(l.namespace) {
+		if o.died == 0 && (o.owner != "" || o.kind == "WorkerPool") {
+			return fmt.Errorf("%s lives", o.String())
+		}
+	}
+	return nil
+}
+
+// await looks until the goal is reached and the operator has stopped writing. The fault, when it happens, is answered here.
+func (l *lifeOfPool) await(what string, goal func() error) {
+	l.t.Helper()
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	ticker := time.NewTicker(look)
+	defer ticker.Stop()
+	for {
+		l.answerFault()
+		err := goal()
+		if err == nil && !l.restarted.IsZero() {
+			l.recovery, l.restarted = time.Since(l.restarted), time.Time{}
+			l.story.tell("test", "%s, %d ms after the restart", what, l.recovery.Milliseconds())
+		}
+		if _, last := l.wire.sent(); err == nil && time.Since(last) >= settled {
+			return
+		}
+		select {
+		case <-deadline.C:
+			l.story.tell("test", "not within %s: %s: %v", limit, what, err)
+			l.t.Fatalf("not within %s: %s: %v", limit, what, err)
+		case <-ticker.C:
+		}
+	}
+}
+
+// staysQuiet fails at the first write in a state that is reached.
+func (l *lifeOfPool) staysQuiet(when string) {
+	l.t.Helper()
+	end := time.NewTimer(quiet)
+	defer end.Stop()
+	ticker := time.NewTicker(look)
+	defer ticker.Stop()
+	start, _ := l.wire.sent()
+	for {
+		if writes, _ := l.wire.sent(); len(writes) > len(start) {
+			l.t.Fatalf("%s, and still written within %s: %v", when, quiet, writes[len(start):])
+		}
+		select {
+		case <-end.C:
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// stripFinalizers is what a user does who does not want to wait.
+func (l *lifeOfPool) stripFinalizers(o client.Object) {
+	l.t.Helper()
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+	l.must(client.IgnoreNotFound(server.Client.Patch(l.ctx, o, patch)))
+}
+
+// vanish removes an object at once and waits until it is gone.
+func (l *lifeOfPool) vanish(o client.Object) {
+	l.t.Helper()
+	err := server.Client.Delete(l.ctx, o, client.GracePeriodSeconds(0))
+	l.must(client.IgnoreNotFound(err))
+	if _, isPod := o.(*corev1.Pod); !isPod {
+		l.stripFinalizers(o)
+	}
+	fixture.Eventually(l.t, limit, "the user's delete", func() error {
+		err := server.Client.Get(l.ctx, client.ObjectKeyFromObject(o), o)
+		if err == nil {
+			return fmt.Errorf("%s is there", o.GetName())
+		}
+		return client.IgnoreNotFound(err)
+	})
+}
