@@ -28,6 +28,9 @@ const (
 	KindFinish        Kind = 0x13
 	KindCancel        Kind = 0x14
 	KindWindow        Kind = 0x15
+	KindHeaders       Kind = 0x16
+	KindRecall        Kind = 0x17
+	KindRecalled      Kind = 0x18
 	KindPing          Kind = 0x20
 	KindPong          Kind = 0x21
 	KindSessionOpen   Kind = 0x22
@@ -80,7 +83,7 @@ var fixedBytes = func() (t [256]int8) {
 	}
 	for kind, n := range map[Kind]int8{
 		KindHello: 0, KindWelcome: 0, KindGoodbye: 0, KindCall: 24, KindAccepted: 0, KindMessage: 0, KindFinish: 4,
-		KindCancel: 4, KindWindow: 4, KindPing: 8, KindPong: 8, KindSessionOpen: 8, KindSessionOpened: 12,
+		KindCancel: 4, KindWindow: 4, KindHeaders: 0, KindRecall: 0, KindRecalled: 0, KindPing: 8, KindPong: 8, KindSessionOpen: 8, KindSessionOpened: 12,
 		KindSessionClose: 12, KindSessionClosed: 12, KindControl: 0,
 	} {
 		t[kind] = n

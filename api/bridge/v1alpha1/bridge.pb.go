@@ -363,7 +363,7 @@ func (x *Incarnation) GetNonce() uint64 {
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Role  Role                   `protobuf:"varint,1,opt,name=role,proto3,enum=snakepit.bridge.v1alpha1.Role" json:"role,omitempty"`
-	// The protocol versions the sender speaks. The only one today is 1.
+	// The protocol versions the sender speaks: 1 and 2 exist.
 	Versions []uint32 `protobuf:"varint,2,rep,packed,name=versions,proto3" json:"versions,omitempty"`
 	// The worker's incarnation; for a supervisor the pod UID alone counts.
 	Incarnation *Incarnation `protobuf:"bytes,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
@@ -377,9 +377,17 @@ type Hello struct {
 	// ROLE_DATA: what can be called. The index of an entry is the number that Call frames use.
 	Tools []*Tool `protobuf:"bytes,8,rep,name=tools,proto3" json:"tools,omitempty"`
 	// ROLE_SUPERVISOR: everything that a router which just started must know.
-	Supervisor    *SupervisorState `protobuf:"bytes,9,opt,name=supervisor,proto3" json:"supervisor,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Supervisor *SupervisorState `protobuf:"bytes,9,opt,name=supervisor,proto3" json:"supervisor,omitempty"`
+	// ROLE_DATA, version 2: calls that may run at a time, 1 … 256; 0 means 1.
+	Slots uint32 `protobuf:"varint,10,opt,name=slots,proto3" json:"slots,omitempty"`
+	// ROLE_DATA, version 2: gRPC methods of the adapter's servicers, at most 1,024. The number that Call frames use for the entry i is
+	// the number of tools plus i.
+	Methods []*Method `protobuf:"bytes,11,rep,name=methods,proto3" json:"methods,omitempty"`
+	// ROLE_DATA, version 2: serialized google.protobuf.FileDescriptorProto of the servicers and what they import, for reflection; left out
+	// where they would not fit.
+	FileDescriptors [][]byte `protobuf:"bytes,12,rep,name=file_descriptors,json=fileDescriptors,proto3" json:"file_descriptors,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -475,6 +483,98 @@ func (x *Hello) GetSupervisor() *SupervisorState {
 	return nil
 }
 
+func (x *Hello) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *Hello) GetMethods() []*Method {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *Hello) GetFileDescriptors() [][]byte {
+	if x != nil {
+		return x.FileDescriptors
+	}
+	return nil
+}
+
+// Method describes one gRPC method that the adapter serves.
+type Method struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "/package.Service/Method", at most 256 bytes.
+	Path            string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	ClientStreaming bool   `protobuf:"varint,2,opt,name=client_streaming,json=clientStreaming,proto3" json:"client_streaming,omitempty"`
+	ServerStreaming bool   `protobuf:"varint,3,opt,name=server_streaming,json=serverStreaming,proto3" json:"server_streaming,omitempty"`
+	// The caller may ask for a repeat after MAYBE_EXECUTED.
+	Idempotent    bool `protobuf:"varint,4,opt,name=idempotent,proto3" json:"idempotent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Method) Reset() {
+	*x = Method{}
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Method) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Method) ProtoMessage() {}
+
+func (x *Method) ProtoReflect() protoreflect.Message {
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Method.ProtoReflect.Descriptor instead.
+func (*Method) Descriptor() ([]byte, []int) {
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Method) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Method) GetClientStreaming() bool {
+	if x != nil {
+		return x.ClientStreaming
+	}
+	return false
+}
+
+func (x *Method) GetServerStreaming() bool {
+	if x != nil {
+		return x.ServerStreaming
+	}
+	return false
+}
+
+func (x *Method) GetIdempotent() bool {
+	if x != nil {
+		return x.Idempotent
+	}
+	return false
+}
+
 // Tool describes one callable of the adapter.
 type Tool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -492,7 +592,7 @@ type Tool struct {
 
 func (x *Tool) Reset() {
 	*x = Tool{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[2]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -504,7 +604,7 @@ func (x *Tool) String() string {
 func (*Tool) ProtoMessage() {}
 
 func (x *Tool) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[2]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -517,7 +617,7 @@ func (x *Tool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tool.ProtoReflect.Descriptor instead.
 func (*Tool) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{2}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Tool) GetName() string {
@@ -574,7 +674,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[3]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +686,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[3]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +699,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{3}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Welcome) GetVersion() uint32 {
@@ -649,7 +749,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[4]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +761,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[4]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +774,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{4}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Goodbye) GetReason() GoodbyeReason {
@@ -699,14 +799,18 @@ type CallInfo struct {
 	Session  string       `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
 	Metadata []*Metadatum `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty"`
 	// W3C trace context.
-	Traceparent   string `protobuf:"bytes,4,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Traceparent string `protobuf:"bytes,4,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// Version 2: the caller chose request_id itself: within a session its outcome is kept, and a repeat gets it.
+	CallerRequestId bool `protobuf:"varint,5,opt,name=caller_request_id,json=callerRequestId,proto3" json:"caller_request_id,omitempty"`
+	// Version 2: address of the caller as gRPC names it, such as ipv4:10.0.0.7:51234.
+	Peer          string `protobuf:"bytes,6,opt,name=peer,proto3" json:"peer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CallInfo) Reset() {
 	*x = CallInfo{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[5]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +822,7 @@ func (x *CallInfo) String() string {
 func (*CallInfo) ProtoMessage() {}
 
 func (x *CallInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[5]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +835,7 @@ func (x *CallInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallInfo.ProtoReflect.Descriptor instead.
 func (*CallInfo) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{5}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CallInfo) GetRequestId() string {
@@ -762,6 +866,20 @@ func (x *CallInfo) GetTraceparent() string {
 	return ""
 }
 
+func (x *CallInfo) GetCallerRequestId() bool {
+	if x != nil {
+		return x.CallerRequestId
+	}
+	return false
+}
+
+func (x *CallInfo) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
 // Metadatum is one gRPC metadata entry; keys that end in -bin carry raw bytes.
 type Metadatum struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -773,7 +891,7 @@ type Metadatum struct {
 
 func (x *Metadatum) Reset() {
 	*x = Metadatum{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[6]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +903,7 @@ func (x *Metadatum) String() string {
 func (*Metadatum) ProtoMessage() {}
 
 func (x *Metadatum) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[6]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +916,7 @@ func (x *Metadatum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metadatum.ProtoReflect.Descriptor instead.
 func (*Metadatum) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{6}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Metadatum) GetKey() string {
@@ -827,15 +945,17 @@ type FinishInfo struct {
 	// Bad arguments.
 	Violations []*FieldViolation `protobuf:"bytes,4,rep,name=violations,proto3" json:"violations,omitempty"`
 	// Traceback, trimmed to 2 KiB, for DebugInfo.
-	Traceback     string       `protobuf:"bytes,5,opt,name=traceback,proto3" json:"traceback,omitempty"`
-	Trailers      []*Metadatum `protobuf:"bytes,6,rep,name=trailers,proto3" json:"trailers,omitempty"`
+	Traceback string       `protobuf:"bytes,5,opt,name=traceback,proto3" json:"traceback,omitempty"`
+	Trailers  []*Metadatum `protobuf:"bytes,6,rep,name=trailers,proto3" json:"trailers,omitempty"`
+	// Version 2: initial metadata that no Headers frame carried.
+	Headers       []*Metadatum `protobuf:"bytes,7,rep,name=headers,proto3" json:"headers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FinishInfo) Reset() {
 	*x = FinishInfo{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[7]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +967,7 @@ func (x *FinishInfo) String() string {
 func (*FinishInfo) ProtoMessage() {}
 
 func (x *FinishInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[7]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +980,7 @@ func (x *FinishInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishInfo.ProtoReflect.Descriptor instead.
 func (*FinishInfo) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{7}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FinishInfo) GetMessage() string {
@@ -905,6 +1025,58 @@ func (x *FinishInfo) GetTrailers() []*Metadatum {
 	return nil
 }
 
+func (x *FinishInfo) GetHeaders() []*Metadatum {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+// HeadersInfo is the extension of a Headers frame.
+type HeadersInfo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Metadata      []*Metadatum           `protobuf:"bytes,1,rep,name=metadata,proto3" json:"metadata,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeadersInfo) Reset() {
+	*x = HeadersInfo{}
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeadersInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeadersInfo) ProtoMessage() {}
+
+func (x *HeadersInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeadersInfo.ProtoReflect.Descriptor instead.
+func (*HeadersInfo) Descriptor() ([]byte, []int) {
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *HeadersInfo) GetMetadata() []*Metadatum {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
 type FieldViolation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Field         string                 `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
@@ -915,7 +1087,7 @@ type FieldViolation struct {
 
 func (x *FieldViolation) Reset() {
 	*x = FieldViolation{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[8]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1099,7 @@ func (x *FieldViolation) String() string {
 func (*FieldViolation) ProtoMessage() {}
 
 func (x *FieldViolation) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[8]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1112,7 @@ func (x *FieldViolation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldViolation.ProtoReflect.Descriptor instead.
 func (*FieldViolation) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{8}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FieldViolation) GetField() string {
@@ -967,7 +1139,7 @@ type SessionInfo struct {
 
 func (x *SessionInfo) Reset() {
 	*x = SessionInfo{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[9]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1151,7 @@ func (x *SessionInfo) String() string {
 func (*SessionInfo) ProtoMessage() {}
 
 func (x *SessionInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[9]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1164,7 @@ func (x *SessionInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionInfo.ProtoReflect.Descriptor instead.
 func (*SessionInfo) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{9}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SessionInfo) GetName() string {
@@ -1015,7 +1187,7 @@ type SessionEnd struct {
 
 func (x *SessionEnd) Reset() {
 	*x = SessionEnd{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[10]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1027,7 +1199,7 @@ func (x *SessionEnd) String() string {
 func (*SessionEnd) ProtoMessage() {}
 
 func (x *SessionEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[10]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1040,7 +1212,7 @@ func (x *SessionEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionEnd.ProtoReflect.Descriptor instead.
 func (*SessionEnd) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{10}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SessionEnd) GetErrorType() string {
@@ -1078,7 +1250,7 @@ type ToSupervisor struct {
 
 func (x *ToSupervisor) Reset() {
 	*x = ToSupervisor{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[11]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1262,7 @@ func (x *ToSupervisor) String() string {
 func (*ToSupervisor) ProtoMessage() {}
 
 func (x *ToSupervisor) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[11]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1275,7 @@ func (x *ToSupervisor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToSupervisor.ProtoReflect.Descriptor instead.
 func (*ToSupervisor) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{11}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ToSupervisor) GetKind() isToSupervisor_Kind {
@@ -1158,14 +1330,24 @@ type Desired struct {
 	// Time a worker, and the zygote, has to become ready.
 	StartupTimeoutMs uint64 `protobuf:"varint,4,opt,name=startup_timeout_ms,json=startupTimeoutMs,proto3" json:"startup_timeout_ms,omitempty"`
 	// Time between SIGTERM and SIGKILL of a worker that is no longer wanted.
-	StopGraceMs   uint64 `protobuf:"varint,5,opt,name=stop_grace_ms,json=stopGraceMs,proto3" json:"stop_grace_ms,omitempty"`
+	StopGraceMs uint64 `protobuf:"varint,5,opt,name=stop_grace_ms,json=stopGraceMs,proto3" json:"stop_grace_ms,omitempty"`
+	// Workers that may be starting at a time, 0 for the supervisor's own bound, and the pause before the next batch.
+	BatchSize       uint32 `protobuf:"varint,6,opt,name=batch_size,json=batchSize,proto3" json:"batch_size,omitempty"`
+	BatchIntervalMs uint64 `protobuf:"varint,7,opt,name=batch_interval_ms,json=batchIntervalMs,proto3" json:"batch_interval_ms,omitempty"`
+	// Time between two Usage messages; 0 for none.
+	UsageIntervalMs uint64 `protobuf:"varint,8,opt,name=usage_interval_ms,json=usageIntervalMs,proto3" json:"usage_interval_ms,omitempty"`
+	// Usage shall carry private memory, which costs more to read than CPU time.
+	MeasureMemory bool `protobuf:"varint,9,opt,name=measure_memory,json=measureMemory,proto3" json:"measure_memory,omitempty"`
+	// Pause before the second replacement of a slot in a row, and the longest one; 0 for 1 s and 30 s.
+	BackoffMs     uint64 `protobuf:"varint,10,opt,name=backoff_ms,json=backoffMs,proto3" json:"backoff_ms,omitempty"`
+	MaxBackoffMs  uint64 `protobuf:"varint,11,opt,name=max_backoff_ms,json=maxBackoffMs,proto3" json:"max_backoff_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Desired) Reset() {
 	*x = Desired{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[12]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1359,7 @@ func (x *Desired) String() string {
 func (*Desired) ProtoMessage() {}
 
 func (x *Desired) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[12]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1372,7 @@ func (x *Desired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Desired.ProtoReflect.Descriptor instead.
 func (*Desired) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{12}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Desired) GetGeneration() uint64 {
@@ -1228,19 +1410,63 @@ func (x *Desired) GetStopGraceMs() uint64 {
 	return 0
 }
 
+func (x *Desired) GetBatchSize() uint32 {
+	if x != nil {
+		return x.BatchSize
+	}
+	return 0
+}
+
+func (x *Desired) GetBatchIntervalMs() uint64 {
+	if x != nil {
+		return x.BatchIntervalMs
+	}
+	return 0
+}
+
+func (x *Desired) GetUsageIntervalMs() uint64 {
+	if x != nil {
+		return x.UsageIntervalMs
+	}
+	return 0
+}
+
+func (x *Desired) GetMeasureMemory() bool {
+	if x != nil {
+		return x.MeasureMemory
+	}
+	return false
+}
+
+func (x *Desired) GetBackoffMs() uint64 {
+	if x != nil {
+		return x.BackoffMs
+	}
+	return 0
+}
+
+func (x *Desired) GetMaxBackoffMs() uint64 {
+	if x != nil {
+		return x.MaxBackoffMs
+	}
+	return 0
+}
+
 // Kill ends one incarnation at once (calls.timeout + killAfter passed, or it is stuck).
 type Kill struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Incarnation *Incarnation           `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// A cause in words of the project, such as CALL_TIMEOUT; repeated in WorkerExited.
-	Cause         string `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	Cause string `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	// The worker's stacks are to be written to the log first.
+	DumpStacks    bool `protobuf:"varint,3,opt,name=dump_stacks,json=dumpStacks,proto3" json:"dump_stacks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Kill) Reset() {
 	*x = Kill{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[13]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1478,7 @@ func (x *Kill) String() string {
 func (*Kill) ProtoMessage() {}
 
 func (x *Kill) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[13]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1491,7 @@ func (x *Kill) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kill.ProtoReflect.Descriptor instead.
 func (*Kill) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{13}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Kill) GetIncarnation() *Incarnation {
@@ -1282,6 +1508,13 @@ func (x *Kill) GetCause() string {
 	return ""
 }
 
+func (x *Kill) GetDumpStacks() bool {
+	if x != nil {
+		return x.DumpStacks
+	}
+	return false
+}
+
 // FromSupervisor is what the supervisor tells the router (Control frames).
 type FromSupervisor struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1292,6 +1525,7 @@ type FromSupervisor struct {
 	//	*FromSupervisor_Adapter
 	//	*FromSupervisor_Drain
 	//	*FromSupervisor_Session
+	//	*FromSupervisor_Usage
 	Kind          isFromSupervisor_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1299,7 +1533,7 @@ type FromSupervisor struct {
 
 func (x *FromSupervisor) Reset() {
 	*x = FromSupervisor{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[14]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1545,7 @@ func (x *FromSupervisor) String() string {
 func (*FromSupervisor) ProtoMessage() {}
 
 func (x *FromSupervisor) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[14]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1558,7 @@ func (x *FromSupervisor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromSupervisor.ProtoReflect.Descriptor instead.
 func (*FromSupervisor) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{14}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FromSupervisor) GetKind() isFromSupervisor_Kind {
@@ -1379,6 +1613,15 @@ func (x *FromSupervisor) GetSession() *SessionChanged {
 	return nil
 }
 
+func (x *FromSupervisor) GetUsage() *Usage {
+	if x != nil {
+		if x, ok := x.Kind.(*FromSupervisor_Usage); ok {
+			return x.Usage
+		}
+	}
+	return nil
+}
+
 type isFromSupervisor_Kind interface {
 	isFromSupervisor_Kind()
 }
@@ -1403,6 +1646,10 @@ type FromSupervisor_Session struct {
 	Session *SessionChanged `protobuf:"bytes,5,opt,name=session,proto3,oneof"`
 }
 
+type FromSupervisor_Usage struct {
+	Usage *Usage `protobuf:"bytes,6,opt,name=usage,proto3,oneof"`
+}
+
 func (*FromSupervisor_Started) isFromSupervisor_Kind() {}
 
 func (*FromSupervisor_Exited) isFromSupervisor_Kind() {}
@@ -1412,6 +1659,115 @@ func (*FromSupervisor_Adapter) isFromSupervisor_Kind() {}
 func (*FromSupervisor_Drain) isFromSupervisor_Kind() {}
 
 func (*FromSupervisor_Session) isFromSupervisor_Kind() {}
+
+func (*FromSupervisor_Usage) isFromSupervisor_Kind() {}
+
+// Usage says what the workers use, every Desired.usage_interval_ms.
+type Usage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Workers       []*WorkerUsage         `protobuf:"bytes,1,rep,name=workers,proto3" json:"workers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Usage) Reset() {
+	*x = Usage{}
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usage) ProtoMessage() {}
+
+func (x *Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usage.ProtoReflect.Descriptor instead.
+func (*Usage) Descriptor() ([]byte, []int) {
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Usage) GetWorkers() []*WorkerUsage {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+type WorkerUsage struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation *Incarnation           `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// CPU time since its start, of the worker and what it started, in microseconds.
+	CpuUs uint64 `protobuf:"varint,2,opt,name=cpu_us,json=cpuUs,proto3" json:"cpu_us,omitempty"`
+	// Memory that only this worker has; 0 when it was not measured.
+	PrivateBytes  uint64 `protobuf:"varint,3,opt,name=private_bytes,json=privateBytes,proto3" json:"private_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkerUsage) Reset() {
+	*x = WorkerUsage{}
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkerUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkerUsage) ProtoMessage() {}
+
+func (x *WorkerUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkerUsage.ProtoReflect.Descriptor instead.
+func (*WorkerUsage) Descriptor() ([]byte, []int) {
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *WorkerUsage) GetIncarnation() *Incarnation {
+	if x != nil {
+		return x.Incarnation
+	}
+	return nil
+}
+
+func (x *WorkerUsage) GetCpuUs() uint64 {
+	if x != nil {
+		return x.CpuUs
+	}
+	return 0
+}
+
+func (x *WorkerUsage) GetPrivateBytes() uint64 {
+	if x != nil {
+		return x.PrivateBytes
+	}
+	return 0
+}
 
 // WorkerStarted registers an incarnation; it is sent before the process exists.
 type WorkerStarted struct {
@@ -1425,7 +1781,7 @@ type WorkerStarted struct {
 
 func (x *WorkerStarted) Reset() {
 	*x = WorkerStarted{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[15]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1793,7 @@ func (x *WorkerStarted) String() string {
 func (*WorkerStarted) ProtoMessage() {}
 
 func (x *WorkerStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[15]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1806,7 @@ func (x *WorkerStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerStarted.ProtoReflect.Descriptor instead.
 func (*WorkerStarted) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{15}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WorkerStarted) GetIncarnation() *Incarnation {
@@ -1482,20 +1838,22 @@ type WorkerExited struct {
 	ExitCode int32 `protobuf:"varint,2,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
 	// Signal number, 0 for none.
 	Signal uint32 `protobuf:"varint,3,opt,name=signal,proto3" json:"signal,omitempty"`
-	// KILLED, EXITED, SETUP_FAILED, STARTUP_TIMEOUT, STOPPED, or the cause of a Kill.
+	// KILLED, EXITED, SETUP_FAILED, STARTUP_TIMEOUT, STOPPED, MEMORY_GUARD, CONTAINER_OOM, or the cause of a Kill.
 	Cause string `protobuf:"bytes,4,opt,name=cause,proto3" json:"cause,omitempty"`
 	// Type and place (file:line) of the exception that ended it, when there was one.
 	ErrorType  string `protobuf:"bytes,5,opt,name=error_type,json=errorType,proto3" json:"error_type,omitempty"`
 	ErrorPlace string `protobuf:"bytes,6,opt,name=error_place,json=errorPlace,proto3" json:"error_place,omitempty"`
 	// Last line of what it wrote, at most 256 bytes.
-	LastOutput    string `protobuf:"bytes,7,opt,name=last_output,json=lastOutput,proto3" json:"last_output,omitempty"`
+	LastOutput string `protobuf:"bytes,7,opt,name=last_output,json=lastOutput,proto3" json:"last_output,omitempty"`
+	// The last lines of what it wrote, oldest first: at most 20 of at most 256 bytes.
+	LastLines     []string `protobuf:"bytes,8,rep,name=last_lines,json=lastLines,proto3" json:"last_lines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WorkerExited) Reset() {
 	*x = WorkerExited{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[16]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1865,7 @@ func (x *WorkerExited) String() string {
 func (*WorkerExited) ProtoMessage() {}
 
 func (x *WorkerExited) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[16]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1878,7 @@ func (x *WorkerExited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerExited.ProtoReflect.Descriptor instead.
 func (*WorkerExited) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{16}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WorkerExited) GetIncarnation() *Incarnation {
@@ -1572,6 +1930,13 @@ func (x *WorkerExited) GetLastOutput() string {
 	return ""
 }
 
+func (x *WorkerExited) GetLastLines() []string {
+	if x != nil {
+		return x.LastLines
+	}
+	return nil
+}
+
 // AdapterState says how the import of the user's adapter stands.
 type AdapterState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1591,7 +1956,7 @@ type AdapterState struct {
 
 func (x *AdapterState) Reset() {
 	*x = AdapterState{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[17]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +1968,7 @@ func (x *AdapterState) String() string {
 func (*AdapterState) ProtoMessage() {}
 
 func (x *AdapterState) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[17]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +1981,7 @@ func (x *AdapterState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdapterState.ProtoReflect.Descriptor instead.
 func (*AdapterState) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{17}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AdapterState) GetPhase() AdapterPhase {
@@ -1671,7 +2036,7 @@ type DrainRequested struct {
 
 func (x *DrainRequested) Reset() {
 	*x = DrainRequested{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[18]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +2048,7 @@ func (x *DrainRequested) String() string {
 func (*DrainRequested) ProtoMessage() {}
 
 func (x *DrainRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[18]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +2061,7 @@ func (x *DrainRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequested.ProtoReflect.Descriptor instead.
 func (*DrainRequested) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{18}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DrainRequested) GetDeadlineMs() uint64 {
@@ -1718,7 +2083,7 @@ type SessionChanged struct {
 
 func (x *SessionChanged) Reset() {
 	*x = SessionChanged{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[19]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +2095,7 @@ func (x *SessionChanged) String() string {
 func (*SessionChanged) ProtoMessage() {}
 
 func (x *SessionChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[19]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +2108,7 @@ func (x *SessionChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionChanged.ProtoReflect.Descriptor instead.
 func (*SessionChanged) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{19}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SessionChanged) GetIncarnation() *Incarnation {
@@ -1777,7 +2142,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[20]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +2154,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[20]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +2167,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{20}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Session) GetName() string {
@@ -1834,7 +2199,7 @@ type SupervisorState struct {
 
 func (x *SupervisorState) Reset() {
 	*x = SupervisorState{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[21]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1846,7 +2211,7 @@ func (x *SupervisorState) String() string {
 func (*SupervisorState) ProtoMessage() {}
 
 func (x *SupervisorState) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[21]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1859,7 +2224,7 @@ func (x *SupervisorState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SupervisorState.ProtoReflect.Descriptor instead.
 func (*SupervisorState) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{21}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SupervisorState) GetWorkers() []*WorkerState {
@@ -1899,14 +2264,16 @@ type WorkerState struct {
 	Busy   bool   `protobuf:"varint,4,opt,name=busy,proto3" json:"busy,omitempty"`
 	BusyMs uint64 `protobuf:"varint,5,opt,name=busy_ms,json=busyMs,proto3" json:"busy_ms,omitempty"`
 	// The epoch the running handler works for; 0 for none.
-	BusyEpoch     uint64 `protobuf:"fixed64,6,opt,name=busy_epoch,json=busyEpoch,proto3" json:"busy_epoch,omitempty"`
+	BusyEpoch uint64 `protobuf:"fixed64,6,opt,name=busy_epoch,json=busyEpoch,proto3" json:"busy_epoch,omitempty"`
+	// Version 2: every handler that runs; the fields above are those of the oldest.
+	Running       []*RunningCall `protobuf:"bytes,7,rep,name=running,proto3" json:"running,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WorkerState) Reset() {
 	*x = WorkerState{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[22]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2285,7 @@ func (x *WorkerState) String() string {
 func (*WorkerState) ProtoMessage() {}
 
 func (x *WorkerState) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[22]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2298,7 @@ func (x *WorkerState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerState.ProtoReflect.Descriptor instead.
 func (*WorkerState) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{22}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WorkerState) GetIncarnation() *Incarnation {
@@ -1976,6 +2343,65 @@ func (x *WorkerState) GetBusyEpoch() uint64 {
 	return 0
 }
 
+func (x *WorkerState) GetRunning() []*RunningCall {
+	if x != nil {
+		return x.Running
+	}
+	return nil
+}
+
+type RunningCall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Milliseconds  uint64                 `protobuf:"varint,1,opt,name=milliseconds,proto3" json:"milliseconds,omitempty"`
+	Epoch         uint64                 `protobuf:"fixed64,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunningCall) Reset() {
+	*x = RunningCall{}
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunningCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunningCall) ProtoMessage() {}
+
+func (x *RunningCall) ProtoReflect() protoreflect.Message {
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunningCall.ProtoReflect.Descriptor instead.
+func (*RunningCall) Descriptor() ([]byte, []int) {
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RunningCall) GetMilliseconds() uint64 {
+	if x != nil {
+		return x.Milliseconds
+	}
+	return 0
+}
+
+func (x *RunningCall) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 var File_bridge_v1alpha1_bridge_proto protoreflect.FileDescriptor
 
 const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
@@ -1984,7 +2410,7 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\vIncarnation\x12\x17\n" +
 	"\apod_uid\x18\x01 \x01(\tR\x06podUid\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\rR\x04slot\x12\x14\n" +
-	"\x05nonce\x18\x03 \x01(\x06R\x05nonce\"\x93\x03\n" +
+	"\x05nonce\x18\x03 \x01(\x06R\x05nonce\"\x90\x04\n" +
 	"\x05Hello\x122\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x1e.snakepit.bridge.v1alpha1.RoleR\x04role\x12\x1a\n" +
 	"\bversions\x18\x02 \x03(\rR\bversions\x12G\n" +
@@ -1997,7 +2423,18 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\x05tools\x18\b \x03(\v2\x1e.snakepit.bridge.v1alpha1.ToolR\x05tools\x12I\n" +
 	"\n" +
 	"supervisor\x18\t \x01(\v2).snakepit.bridge.v1alpha1.SupervisorStateR\n" +
-	"supervisor\"\xc1\x01\n" +
+	"supervisor\x12\x14\n" +
+	"\x05slots\x18\n" +
+	" \x01(\rR\x05slots\x12:\n" +
+	"\amethods\x18\v \x03(\v2 .snakepit.bridge.v1alpha1.MethodR\amethods\x12)\n" +
+	"\x10file_descriptors\x18\f \x03(\fR\x0ffileDescriptors\"\x92\x01\n" +
+	"\x06Method\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12)\n" +
+	"\x10client_streaming\x18\x02 \x01(\bR\x0fclientStreaming\x12)\n" +
+	"\x10server_streaming\x18\x03 \x01(\bR\x0fserverStreaming\x12\x1e\n" +
+	"\n" +
+	"idempotent\x18\x04 \x01(\bR\n" +
+	"idempotent\"\xc1\x01\n" +
 	"\x04Tool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\".snakepit.bridge.v1alpha1.ToolKindR\x04kind\x12 \n" +
@@ -2014,16 +2451,18 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\x11max_message_bytes\x18\x05 \x01(\x04R\x0fmaxMessageBytes\"d\n" +
 	"\aGoodbye\x12?\n" +
 	"\x06reason\x18\x01 \x01(\x0e2'.snakepit.bridge.v1alpha1.GoodbyeReasonR\x06reason\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xa6\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xe6\x01\n" +
 	"\bCallInfo\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12?\n" +
 	"\bmetadata\x18\x03 \x03(\v2#.snakepit.bridge.v1alpha1.MetadatumR\bmetadata\x12 \n" +
-	"\vtraceparent\x18\x04 \x01(\tR\vtraceparent\"3\n" +
+	"\vtraceparent\x18\x04 \x01(\tR\vtraceparent\x12*\n" +
+	"\x11caller_request_id\x18\x05 \x01(\bR\x0fcallerRequestId\x12\x12\n" +
+	"\x04peer\x18\x06 \x01(\tR\x04peer\"3\n" +
 	"\tMetadatum\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"\xe4\x02\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\xa3\x03\n" +
 	"\n" +
 	"FinishInfo\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\x12\x16\n" +
@@ -2033,10 +2472,13 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"violations\x18\x04 \x03(\v2(.snakepit.bridge.v1alpha1.FieldViolationR\n" +
 	"violations\x12\x1c\n" +
 	"\ttraceback\x18\x05 \x01(\tR\ttraceback\x12?\n" +
-	"\btrailers\x18\x06 \x03(\v2#.snakepit.bridge.v1alpha1.MetadatumR\btrailers\x1a7\n" +
+	"\btrailers\x18\x06 \x03(\v2#.snakepit.bridge.v1alpha1.MetadatumR\btrailers\x12=\n" +
+	"\aheaders\x18\a \x03(\v2#.snakepit.bridge.v1alpha1.MetadatumR\aheaders\x1a7\n" +
 	"\tInfoEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"H\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"N\n" +
+	"\vHeadersInfo\x12?\n" +
+	"\bmetadata\x18\x01 \x03(\v2#.snakepit.bridge.v1alpha1.MetadatumR\bmetadata\"H\n" +
 	"\x0eFieldViolation\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\"!\n" +
@@ -2051,7 +2493,7 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\fToSupervisor\x12=\n" +
 	"\adesired\x18\x01 \x01(\v2!.snakepit.bridge.v1alpha1.DesiredH\x00R\adesired\x124\n" +
 	"\x04kill\x18\x02 \x01(\v2\x1e.snakepit.bridge.v1alpha1.KillH\x00R\x04killB\x06\n" +
-	"\x04kind\"\xd0\x01\n" +
+	"\x04kind\"\xb3\x03\n" +
 	"\aDesired\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -2059,21 +2501,39 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\x05slots\x18\x02 \x03(\rR\x05slots\x12=\n" +
 	"\x06method\x18\x03 \x01(\x0e2%.snakepit.bridge.v1alpha1.StartMethodR\x06method\x12,\n" +
 	"\x12startup_timeout_ms\x18\x04 \x01(\x04R\x10startupTimeoutMs\x12\"\n" +
-	"\rstop_grace_ms\x18\x05 \x01(\x04R\vstopGraceMs\"e\n" +
+	"\rstop_grace_ms\x18\x05 \x01(\x04R\vstopGraceMs\x12\x1d\n" +
+	"\n" +
+	"batch_size\x18\x06 \x01(\rR\tbatchSize\x12*\n" +
+	"\x11batch_interval_ms\x18\a \x01(\x04R\x0fbatchIntervalMs\x12*\n" +
+	"\x11usage_interval_ms\x18\b \x01(\x04R\x0fusageIntervalMs\x12%\n" +
+	"\x0emeasure_memory\x18\t \x01(\bR\rmeasureMemory\x12\x1d\n" +
+	"\n" +
+	"backoff_ms\x18\n" +
+	" \x01(\x04R\tbackoffMs\x12$\n" +
+	"\x0emax_backoff_ms\x18\v \x01(\x04R\fmaxBackoffMs\"\x86\x01\n" +
 	"\x04Kill\x12G\n" +
 	"\vincarnation\x18\x01 \x01(\v2%.snakepit.bridge.v1alpha1.IncarnationR\vincarnation\x12\x14\n" +
-	"\x05cause\x18\x02 \x01(\tR\x05cause\"\xeb\x02\n" +
+	"\x05cause\x18\x02 \x01(\tR\x05cause\x12\x1f\n" +
+	"\vdump_stacks\x18\x03 \x01(\bR\n" +
+	"dumpStacks\"\xa4\x03\n" +
 	"\x0eFromSupervisor\x12C\n" +
 	"\astarted\x18\x01 \x01(\v2'.snakepit.bridge.v1alpha1.WorkerStartedH\x00R\astarted\x12@\n" +
 	"\x06exited\x18\x02 \x01(\v2&.snakepit.bridge.v1alpha1.WorkerExitedH\x00R\x06exited\x12B\n" +
 	"\aadapter\x18\x03 \x01(\v2&.snakepit.bridge.v1alpha1.AdapterStateH\x00R\aadapter\x12@\n" +
 	"\x05drain\x18\x04 \x01(\v2(.snakepit.bridge.v1alpha1.DrainRequestedH\x00R\x05drain\x12D\n" +
-	"\asession\x18\x05 \x01(\v2(.snakepit.bridge.v1alpha1.SessionChangedH\x00R\asessionB\x06\n" +
-	"\x04kind\"\xad\x01\n" +
+	"\asession\x18\x05 \x01(\v2(.snakepit.bridge.v1alpha1.SessionChangedH\x00R\asession\x127\n" +
+	"\x05usage\x18\x06 \x01(\v2\x1f.snakepit.bridge.v1alpha1.UsageH\x00R\x05usageB\x06\n" +
+	"\x04kind\"H\n" +
+	"\x05Usage\x12?\n" +
+	"\aworkers\x18\x01 \x03(\v2%.snakepit.bridge.v1alpha1.WorkerUsageR\aworkers\"\x92\x01\n" +
+	"\vWorkerUsage\x12G\n" +
+	"\vincarnation\x18\x01 \x01(\v2%.snakepit.bridge.v1alpha1.IncarnationR\vincarnation\x12\x15\n" +
+	"\x06cpu_us\x18\x02 \x01(\x04R\x05cpuUs\x12#\n" +
+	"\rprivate_bytes\x18\x03 \x01(\x04R\fprivateBytes\"\xad\x01\n" +
 	"\rWorkerStarted\x12G\n" +
 	"\vincarnation\x18\x01 \x01(\v2%.snakepit.bridge.v1alpha1.IncarnationR\vincarnation\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\x12=\n" +
-	"\x06method\x18\x03 \x01(\x0e2%.snakepit.bridge.v1alpha1.StartMethodR\x06method\"\x83\x02\n" +
+	"\x06method\x18\x03 \x01(\x0e2%.snakepit.bridge.v1alpha1.StartMethodR\x06method\"\xa2\x02\n" +
 	"\fWorkerExited\x12G\n" +
 	"\vincarnation\x18\x01 \x01(\v2%.snakepit.bridge.v1alpha1.IncarnationR\vincarnation\x12\x1b\n" +
 	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x16\n" +
@@ -2084,7 +2544,9 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\verror_place\x18\x06 \x01(\tR\n" +
 	"errorPlace\x12\x1f\n" +
 	"\vlast_output\x18\a \x01(\tR\n" +
-	"lastOutput\"\x91\x02\n" +
+	"lastOutput\x12\x1d\n" +
+	"\n" +
+	"last_lines\x18\b \x03(\tR\tlastLines\"\x91\x02\n" +
 	"\fAdapterState\x12<\n" +
 	"\x05phase\x18\x01 \x01(\x0e2&.snakepit.bridge.v1alpha1.AdapterPhaseR\x05phase\x12=\n" +
 	"\x06method\x18\x02 \x01(\x0e2%.snakepit.bridge.v1alpha1.StartMethodR\x06method\x12\x1d\n" +
@@ -2112,7 +2574,7 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\brestarts\x18\x04 \x03(\v27.snakepit.bridge.v1alpha1.SupervisorState.RestartsEntryR\brestarts\x1a;\n" +
 	"\rRestartsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xf7\x01\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xb8\x02\n" +
 	"\vWorkerState\x12G\n" +
 	"\vincarnation\x18\x01 \x01(\v2%.snakepit.bridge.v1alpha1.IncarnationR\vincarnation\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\x12=\n" +
@@ -2120,7 +2582,11 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\x04busy\x18\x04 \x01(\bR\x04busy\x12\x17\n" +
 	"\abusy_ms\x18\x05 \x01(\x04R\x06busyMs\x12\x1d\n" +
 	"\n" +
-	"busy_epoch\x18\x06 \x01(\x06R\tbusyEpoch*R\n" +
+	"busy_epoch\x18\x06 \x01(\x06R\tbusyEpoch\x12?\n" +
+	"\arunning\x18\a \x03(\v2%.snakepit.bridge.v1alpha1.RunningCallR\arunning\"G\n" +
+	"\vRunningCall\x12\"\n" +
+	"\fmilliseconds\x18\x01 \x01(\x04R\fmilliseconds\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x06R\x05epoch*R\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tROLE_DATA\x10\x01\x12\x10\n" +
@@ -2160,7 +2626,7 @@ func file_bridge_v1alpha1_bridge_proto_rawDescGZIP() []byte {
 }
 
 var file_bridge_v1alpha1_bridge_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_bridge_v1alpha1_bridge_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_bridge_v1alpha1_bridge_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_bridge_v1alpha1_bridge_proto_goTypes = []any{
 	(Role)(0),               // 0: snakepit.bridge.v1alpha1.Role
 	(ToolKind)(0),           // 1: snakepit.bridge.v1alpha1.ToolKind
@@ -2169,68 +2635,80 @@ var file_bridge_v1alpha1_bridge_proto_goTypes = []any{
 	(AdapterPhase)(0),       // 4: snakepit.bridge.v1alpha1.AdapterPhase
 	(*Incarnation)(nil),     // 5: snakepit.bridge.v1alpha1.Incarnation
 	(*Hello)(nil),           // 6: snakepit.bridge.v1alpha1.Hello
-	(*Tool)(nil),            // 7: snakepit.bridge.v1alpha1.Tool
-	(*Welcome)(nil),         // 8: snakepit.bridge.v1alpha1.Welcome
-	(*Goodbye)(nil),         // 9: snakepit.bridge.v1alpha1.Goodbye
-	(*CallInfo)(nil),        // 10: snakepit.bridge.v1alpha1.CallInfo
-	(*Metadatum)(nil),       // 11: snakepit.bridge.v1alpha1.Metadatum
-	(*FinishInfo)(nil),      // 12: snakepit.bridge.v1alpha1.FinishInfo
-	(*FieldViolation)(nil),  // 13: snakepit.bridge.v1alpha1.FieldViolation
-	(*SessionInfo)(nil),     // 14: snakepit.bridge.v1alpha1.SessionInfo
-	(*SessionEnd)(nil),      // 15: snakepit.bridge.v1alpha1.SessionEnd
-	(*ToSupervisor)(nil),    // 16: snakepit.bridge.v1alpha1.ToSupervisor
-	(*Desired)(nil),         // 17: snakepit.bridge.v1alpha1.Desired
-	(*Kill)(nil),            // 18: snakepit.bridge.v1alpha1.Kill
-	(*FromSupervisor)(nil),  // 19: snakepit.bridge.v1alpha1.FromSupervisor
-	(*WorkerStarted)(nil),   // 20: snakepit.bridge.v1alpha1.WorkerStarted
-	(*WorkerExited)(nil),    // 21: snakepit.bridge.v1alpha1.WorkerExited
-	(*AdapterState)(nil),    // 22: snakepit.bridge.v1alpha1.AdapterState
-	(*DrainRequested)(nil),  // 23: snakepit.bridge.v1alpha1.DrainRequested
-	(*SessionChanged)(nil),  // 24: snakepit.bridge.v1alpha1.SessionChanged
-	(*Session)(nil),         // 25: snakepit.bridge.v1alpha1.Session
-	(*SupervisorState)(nil), // 26: snakepit.bridge.v1alpha1.SupervisorState
-	(*WorkerState)(nil),     // 27: snakepit.bridge.v1alpha1.WorkerState
-	nil,                     // 28: snakepit.bridge.v1alpha1.FinishInfo.InfoEntry
-	nil,                     // 29: snakepit.bridge.v1alpha1.SupervisorState.RestartsEntry
+	(*Method)(nil),          // 7: snakepit.bridge.v1alpha1.Method
+	(*Tool)(nil),            // 8: snakepit.bridge.v1alpha1.Tool
+	(*Welcome)(nil),         // 9: snakepit.bridge.v1alpha1.Welcome
+	(*Goodbye)(nil),         // 10: snakepit.bridge.v1alpha1.Goodbye
+	(*CallInfo)(nil),        // 11: snakepit.bridge.v1alpha1.CallInfo
+	(*Metadatum)(nil),       // 12: snakepit.bridge.v1alpha1.Metadatum
+	(*FinishInfo)(nil),      // 13: snakepit.bridge.v1alpha1.FinishInfo
+	(*HeadersInfo)(nil),     // 14: snakepit.bridge.v1alpha1.HeadersInfo
+	(*FieldViolation)(nil),  // 15: snakepit.bridge.v1alpha1.FieldViolation
+	(*SessionInfo)(nil),     // 16: snakepit.bridge.v1alpha1.SessionInfo
+	(*SessionEnd)(nil),      // 17: snakepit.bridge.v1alpha1.SessionEnd
+	(*ToSupervisor)(nil),    // 18: snakepit.bridge.v1alpha1.ToSupervisor
+	(*Desired)(nil),         // 19: snakepit.bridge.v1alpha1.Desired
+	(*Kill)(nil),            // 20: snakepit.bridge.v1alpha1.Kill
+	(*FromSupervisor)(nil),  // 21: snakepit.bridge.v1alpha1.FromSupervisor
+	(*Usage)(nil),           // 22: snakepit.bridge.v1alpha1.Usage
+	(*WorkerUsage)(nil),     // 23: snakepit.bridge.v1alpha1.WorkerUsage
+	(*WorkerStarted)(nil),   // 24: snakepit.bridge.v1alpha1.WorkerStarted
+	(*WorkerExited)(nil),    // 25: snakepit.bridge.v1alpha1.WorkerExited
+	(*AdapterState)(nil),    // 26: snakepit.bridge.v1alpha1.AdapterState
+	(*DrainRequested)(nil),  // 27: snakepit.bridge.v1alpha1.DrainRequested
+	(*SessionChanged)(nil),  // 28: snakepit.bridge.v1alpha1.SessionChanged
+	(*Session)(nil),         // 29: snakepit.bridge.v1alpha1.Session
+	(*SupervisorState)(nil), // 30: snakepit.bridge.v1alpha1.SupervisorState
+	(*WorkerState)(nil),     // 31: snakepit.bridge.v1alpha1.WorkerState
+	(*RunningCall)(nil),     // 32: snakepit.bridge.v1alpha1.RunningCall
+	nil,                     // 33: snakepit.bridge.v1alpha1.FinishInfo.InfoEntry
+	nil,                     // 34: snakepit.bridge.v1alpha1.SupervisorState.RestartsEntry
 }
 var file_bridge_v1alpha1_bridge_proto_depIdxs = []int32{
 	0,  // 0: snakepit.bridge.v1alpha1.Hello.role:type_name -> snakepit.bridge.v1alpha1.Role
 	5,  // 1: snakepit.bridge.v1alpha1.Hello.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
-	7,  // 2: snakepit.bridge.v1alpha1.Hello.tools:type_name -> snakepit.bridge.v1alpha1.Tool
-	26, // 3: snakepit.bridge.v1alpha1.Hello.supervisor:type_name -> snakepit.bridge.v1alpha1.SupervisorState
-	1,  // 4: snakepit.bridge.v1alpha1.Tool.kind:type_name -> snakepit.bridge.v1alpha1.ToolKind
-	2,  // 5: snakepit.bridge.v1alpha1.Goodbye.reason:type_name -> snakepit.bridge.v1alpha1.GoodbyeReason
-	11, // 6: snakepit.bridge.v1alpha1.CallInfo.metadata:type_name -> snakepit.bridge.v1alpha1.Metadatum
-	28, // 7: snakepit.bridge.v1alpha1.FinishInfo.info:type_name -> snakepit.bridge.v1alpha1.FinishInfo.InfoEntry
-	13, // 8: snakepit.bridge.v1alpha1.FinishInfo.violations:type_name -> snakepit.bridge.v1alpha1.FieldViolation
-	11, // 9: snakepit.bridge.v1alpha1.FinishInfo.trailers:type_name -> snakepit.bridge.v1alpha1.Metadatum
-	17, // 10: snakepit.bridge.v1alpha1.ToSupervisor.desired:type_name -> snakepit.bridge.v1alpha1.Desired
-	18, // 11: snakepit.bridge.v1alpha1.ToSupervisor.kill:type_name -> snakepit.bridge.v1alpha1.Kill
-	3,  // 12: snakepit.bridge.v1alpha1.Desired.method:type_name -> snakepit.bridge.v1alpha1.StartMethod
-	5,  // 13: snakepit.bridge.v1alpha1.Kill.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
-	20, // 14: snakepit.bridge.v1alpha1.FromSupervisor.started:type_name -> snakepit.bridge.v1alpha1.WorkerStarted
-	21, // 15: snakepit.bridge.v1alpha1.FromSupervisor.exited:type_name -> snakepit.bridge.v1alpha1.WorkerExited
-	22, // 16: snakepit.bridge.v1alpha1.FromSupervisor.adapter:type_name -> snakepit.bridge.v1alpha1.AdapterState
-	23, // 17: snakepit.bridge.v1alpha1.FromSupervisor.drain:type_name -> snakepit.bridge.v1alpha1.DrainRequested
-	24, // 18: snakepit.bridge.v1alpha1.FromSupervisor.session:type_name -> snakepit.bridge.v1alpha1.SessionChanged
-	5,  // 19: snakepit.bridge.v1alpha1.WorkerStarted.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
-	3,  // 20: snakepit.bridge.v1alpha1.WorkerStarted.method:type_name -> snakepit.bridge.v1alpha1.StartMethod
-	5,  // 21: snakepit.bridge.v1alpha1.WorkerExited.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
-	4,  // 22: snakepit.bridge.v1alpha1.AdapterState.phase:type_name -> snakepit.bridge.v1alpha1.AdapterPhase
-	3,  // 23: snakepit.bridge.v1alpha1.AdapterState.method:type_name -> snakepit.bridge.v1alpha1.StartMethod
-	5,  // 24: snakepit.bridge.v1alpha1.SessionChanged.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
-	25, // 25: snakepit.bridge.v1alpha1.SessionChanged.session:type_name -> snakepit.bridge.v1alpha1.Session
-	27, // 26: snakepit.bridge.v1alpha1.SupervisorState.workers:type_name -> snakepit.bridge.v1alpha1.WorkerState
-	22, // 27: snakepit.bridge.v1alpha1.SupervisorState.adapter:type_name -> snakepit.bridge.v1alpha1.AdapterState
-	23, // 28: snakepit.bridge.v1alpha1.SupervisorState.drain:type_name -> snakepit.bridge.v1alpha1.DrainRequested
-	29, // 29: snakepit.bridge.v1alpha1.SupervisorState.restarts:type_name -> snakepit.bridge.v1alpha1.SupervisorState.RestartsEntry
-	5,  // 30: snakepit.bridge.v1alpha1.WorkerState.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
-	25, // 31: snakepit.bridge.v1alpha1.WorkerState.sessions:type_name -> snakepit.bridge.v1alpha1.Session
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	8,  // 2: snakepit.bridge.v1alpha1.Hello.tools:type_name -> snakepit.bridge.v1alpha1.Tool
+	30, // 3: snakepit.bridge.v1alpha1.Hello.supervisor:type_name -> snakepit.bridge.v1alpha1.SupervisorState
+	7,  // 4: snakepit.bridge.v1alpha1.Hello.methods:type_name -> snakepit.bridge.v1alpha1.Method
+	1,  // 5: snakepit.bridge.v1alpha1.Tool.kind:type_name -> snakepit.bridge.v1alpha1.ToolKind
+	2,  // 6: snakepit.bridge.v1alpha1.Goodbye.reason:type_name -> snakepit.bridge.v1alpha1.GoodbyeReason
+	12, // 7: snakepit.bridge.v1alpha1.CallInfo.metadata:type_name -> snakepit.bridge.v1alpha1.Metadatum
+	33, // 8: snakepit.bridge.v1alpha1.FinishInfo.info:type_name -> snakepit.bridge.v1alpha1.FinishInfo.InfoEntry
+	15, // 9: snakepit.bridge.v1alpha1.FinishInfo.violations:type_name -> snakepit.bridge.v1alpha1.FieldViolation
+	12, // 10: snakepit.bridge.v1alpha1.FinishInfo.trailers:type_name -> snakepit.bridge.v1alpha1.Metadatum
+	12, // 11: snakepit.bridge.v1alpha1.FinishInfo.headers:type_name -> snakepit.bridge.v1alpha1.Metadatum
+	12, // 12: snakepit.bridge.v1alpha1.HeadersInfo.metadata:type_name -> snakepit.bridge.v1alpha1.Metadatum
+	19, // 13: snakepit.bridge.v1alpha1.ToSupervisor.desired:type_name -> snakepit.bridge.v1alpha1.Desired
+	20, // 14: snakepit.bridge.v1alpha1.ToSupervisor.kill:type_name -> snakepit.bridge.v1alpha1.Kill
+	3,  // 15: snakepit.bridge.v1alpha1.Desired.method:type_name -> snakepit.bridge.v1alpha1.StartMethod
+	5,  // 16: snakepit.bridge.v1alpha1.Kill.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
+	24, // 17: snakepit.bridge.v1alpha1.FromSupervisor.started:type_name -> snakepit.bridge.v1alpha1.WorkerStarted
+	25, // 18: snakepit.bridge.v1alpha1.FromSupervisor.exited:type_name -> snakepit.bridge.v1alpha1.WorkerExited
+	26, // 19: snakepit.bridge.v1alpha1.FromSupervisor.adapter:type_name -> snakepit.bridge.v1alpha1.AdapterState
+	27, // 20: snakepit.bridge.v1alpha1.FromSupervisor.drain:type_name -> snakepit.bridge.v1alpha1.DrainRequested
+	28, // 21: snakepit.bridge.v1alpha1.FromSupervisor.session:type_name -> snakepit.bridge.v1alpha1.SessionChanged
+	22, // 22: snakepit.bridge.v1alpha1.FromSupervisor.usage:type_name -> snakepit.bridge.v1alpha1.Usage
+	23, // 23: snakepit.bridge.v1alpha1.Usage.workers:type_name -> snakepit.bridge.v1alpha1.WorkerUsage
+	5,  // 24: snakepit.bridge.v1alpha1.WorkerUsage.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
+	5,  // 25: snakepit.bridge.v1alpha1.WorkerStarted.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
+	3,  // 26: snakepit.bridge.v1alpha1.WorkerStarted.method:type_name -> snakepit.bridge.v1alpha1.StartMethod
+	5,  // 27: snakepit.bridge.v1alpha1.WorkerExited.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
+	4,  // 28: snakepit.bridge.v1alpha1.AdapterState.phase:type_name -> snakepit.bridge.v1alpha1.AdapterPhase
+	3,  // 29: snakepit.bridge.v1alpha1.AdapterState.method:type_name -> snakepit.bridge.v1alpha1.StartMethod
+	5,  // 30: snakepit.bridge.v1alpha1.SessionChanged.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
+	29, // 31: snakepit.bridge.v1alpha1.SessionChanged.session:type_name -> snakepit.bridge.v1alpha1.Session
+	31, // 32: snakepit.bridge.v1alpha1.SupervisorState.workers:type_name -> snakepit.bridge.v1alpha1.WorkerState
+	26, // 33: snakepit.bridge.v1alpha1.SupervisorState.adapter:type_name -> snakepit.bridge.v1alpha1.AdapterState
+	27, // 34: snakepit.bridge.v1alpha1.SupervisorState.drain:type_name -> snakepit.bridge.v1alpha1.DrainRequested
+	34, // 35: snakepit.bridge.v1alpha1.SupervisorState.restarts:type_name -> snakepit.bridge.v1alpha1.SupervisorState.RestartsEntry
+	5,  // 36: snakepit.bridge.v1alpha1.WorkerState.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
+	29, // 37: snakepit.bridge.v1alpha1.WorkerState.sessions:type_name -> snakepit.bridge.v1alpha1.Session
+	32, // 38: snakepit.bridge.v1alpha1.WorkerState.running:type_name -> snakepit.bridge.v1alpha1.RunningCall
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_bridge_v1alpha1_bridge_proto_init() }
@@ -2238,16 +2716,17 @@ func file_bridge_v1alpha1_bridge_proto_init() {
 	if File_bridge_v1alpha1_bridge_proto != nil {
 		return
 	}
-	file_bridge_v1alpha1_bridge_proto_msgTypes[11].OneofWrappers = []any{
+	file_bridge_v1alpha1_bridge_proto_msgTypes[13].OneofWrappers = []any{
 		(*ToSupervisor_Desired)(nil),
 		(*ToSupervisor_Kill)(nil),
 	}
-	file_bridge_v1alpha1_bridge_proto_msgTypes[14].OneofWrappers = []any{
+	file_bridge_v1alpha1_bridge_proto_msgTypes[16].OneofWrappers = []any{
 		(*FromSupervisor_Started)(nil),
 		(*FromSupervisor_Exited)(nil),
 		(*FromSupervisor_Adapter)(nil),
 		(*FromSupervisor_Drain)(nil),
 		(*FromSupervisor_Session)(nil),
+		(*FromSupervisor_Usage)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2255,7 +2734,7 @@ func file_bridge_v1alpha1_bridge_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bridge_v1alpha1_bridge_proto_rawDesc), len(file_bridge_v1alpha1_bridge_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   25,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

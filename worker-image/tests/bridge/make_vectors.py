@@ -50,6 +50,7 @@ EXT = b"\x0a\x03req".hex()  # CallInfo{request_id: "req"}
 NAMED = b"\x0a\x07user-42".hex()  # SessionInfo{name: "user-42"}
 RAISED = b"\x0a\x0aValueError".hex()  # SessionEnd{error_type: "ValueError"}
 TEXT = b"payload".hex()
+HEADERS = b"\x0a\x06\x0a\x01k\x12\x01v".hex()  # HeadersInfo{metadata: {key: "k", value: "v"}}
 
 
 def call_hex(tool: int, epoch: int, timeout_us: int, reserved: str = "000000000000") -> str:
@@ -94,6 +95,11 @@ def call_vectors() -> list[dict[str, Any]]:
         good("cancel", 0x14, {"cause": 2}, "02000000", id=15),
         good("cancel_reserved_ignored", 0x14, {"cause": 1}, "0100adde", id=15, canonical=False),
         good("window", 0x15, {"bytes": 0xFFFFFFFF}, "ffffffff", id=16),
+        good("headers", 0x16, id=17, ext=HEADERS),
+        good("headers_empty", 0x16, id=18),
+        bad("headers_truncated_ext", "truncated_ext", raw(8, 0x16, 0, 4, 18, "")),
+        good("recall", 0x17, id=19),
+        good("recalled", 0x18, id=0xFFFFFFFF),
     ]
 
 

@@ -41,6 +41,9 @@ class Kind(enum.IntEnum):
     FINISH = 0x13
     CANCEL = 0x14
     WINDOW = 0x15
+    HEADERS = 0x16
+    RECALL = 0x17
+    RECALLED = 0x18
     PING = 0x20
     PONG = 0x21
     SESSION_OPEN = 0x22
