@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import faulthandler
-import gc
 import os
 import platform
-import random
 import signal
 import socket
 import sys
@@ -26,6 +24,7 @@ from snakepit.worker.profile_thread import ThreadProfile
 from snakepit.worker.report import Failed, Job, Loaded, Page, Ready, Reporter
 from snakepit.worker.service import Service
 from snakepit.worker.tools import Adapter, instantiate, slot_count
+from snakepit.zygote.fresh import reset
 
 FAILED_EXIT_CODE: Final = 70
 
@@ -66,35 +65,6 @@ def failed(stage: str, error: BaseException) -> Failed:
     """Return the word for an import or setup that raised."""
     name = failure.cut(failure.type_name(type(error)), 128)
     return Failed(stage, name, failure.cut(failure.place(error), 200), failure.cut(failure.text_of(error), 256))
-
-
-def reset(forked: bool) -> None:
-    """Undo what a fork hands down: signal handlers, mask, and the state of random generators."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        # What Python ignores from its start (SIGPIPE, SIGXFSZ) stays so.
-        if number not in (signal.SIGPIPE, signal.SIGXFSZ) and signal.getsignal(number) is not None:
-            signal.signal(number, signal.SIG_DFL)
-    signal.set_wakeup_fd(-1)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if forked:
-        reseed()
-        gc.enable()
-    for stream in (sys.stdout, sys.stderr):
-        # A pipe would be buffered by blocks, and a crash would take the last lines with it.
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(line_buffering=True)
-
-
-def reseed() -> None:
-    """Give each worker random numbers of its own, in the libraries that are loaded."""
-    random.seed()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and hasattr(numpy, "random"):
-        numpy.random.seed(int.from_bytes(os.urandom(4), "little"))
-    torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "seed"):
-        torch.seed()
 
 
 def _host(job: Job, adapter: Adapter, profile: ProcessProfile | ThreadProfile) -> Host:

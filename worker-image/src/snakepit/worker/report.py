@@ -33,6 +33,8 @@ class Job:
     # Hexadecimal.
     proof: str
     forked: bool
+    # For numeric libraries, 1 or more.
+    threads: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain form for the way to the process that forks."""
@@ -51,9 +53,9 @@ class Loaded:
 
 @dataclasses.dataclass(frozen=True)
 class Failed:
-    """The import or setup raised."""
+    """The import or setup raised, or what ended the process later."""
 
-    # import or setup.
+    # import, setup or run.
     stage: str
     type: str
     place: str
