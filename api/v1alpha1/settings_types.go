@@ -31,10 +31,17 @@ type PodSettings struct {
 	// +optional
 	Protocol Protocol `json:"protocol,omitempty"`
 
-	// profile says how many calls a worker serves at a time. Defaults to Process.
+	// profile says how many calls a worker serves at a time: Process one, Thread as many as slots. Defaults to Process.
 	// +kubebuilder:default=Process
 	// +optional
 	Profile Profile `json:"profile,omitempty"`
+
+	// slots is the number of calls that a worker of profile Thread serves at a time; there it is required. The adapter must declare
+	// that its methods may run at the same time: thread_safe = True in its class, or snakepit.server(thread_safe=True).
+	// +kubebuilder:validation:Minimum=2
+	// +kubebuilder:validation:Maximum=256
+	// +optional
+	Slots int32 `json:"slots,omitempty"`
 
 	// drain bounds how long running calls and bound sessions may take when a group ends.
 	// +kubebuilder:default={}
@@ -82,11 +89,15 @@ type Protocol string
 const ProtocolSnakepit Protocol = "Snakepit"
 
 // Profile says how many calls a worker serves at a time.
-// +kubebuilder:validation:Enum=Process
+// +kubebuilder:validation:Enum=Process;Thread
 type Profile string
 
-// ProfileProcess serves one call at a time in each worker.
-const ProfileProcess Profile = "Process"
+const (
+	// ProfileProcess serves one call at a time in each worker.
+	ProfileProcess Profile = "Process"
+	// ProfileThread serves spec.slots calls at a time in each worker, in threads; coroutines share one event loop.
+	ProfileThread Profile = "Thread"
+)
 
 // Affinity says what happens to a call of a session whose worker is busy or gone.
 // +kubebuilder:validation:Enum=Hint;StrictQueue;StrictFailFast

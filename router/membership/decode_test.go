@@ -59,10 +59,11 @@ func TestBadFilesSayWhatToDo(t *testing.T) {
 		"whole object":  {"kind: WorkerGroup\nspec: {workers: 1}\n", []string{"only the fields of its spec"}},
 		"two documents": {"workers: 1\n---\nworkers: 2\n", []string{"more than one YAML document"}},
 		"every bad field is listed": {
-			"workers: 257\nwrong: 1\nsessions: {affinty: Hint, maxPerWorker: 0}\nqueue: {timeout: 5, maxLength: x}\ncalls: {timeout: 25h}\nprofile: Thread\nadapter: nope\n",
+			"workers: 257\nwrong: 1\nsessions: {affinty: Hint, maxPerWorker: 0}\nqueue: {timeout: 5, maxLength: x}\ncalls: {timeout: 25h}\nprofile: Async\nslots: 1\nadapter: nope\n",
 			[]string{"workers: Invalid value: 257: must be between 0 and 256", `unknown field "wrong"`, `unknown field "sessions.affinty"`,
 				"sessions.maxPerWorker", "queue.timeout", "must be a duration such as", "queue.maxLength", "calls.timeout", "between 100ms and 24h",
-				`profile: Unsupported value: "Thread": supported values: "Process"`, "adapter must be written as module:Class", "9 bad"},
+				`profile: Unsupported value: "Async": supported values: "Process", "Thread"`, "slots: Invalid value: 1: must be between 2 and 256",
+				"adapter must be written as module:Class", "10 bad"},
 		},
 		"wrong kinds": {
 			"workers: 1.5\nsessions: 3\nargs: [1]\npoolName: 7\nimage: 'a b'\ndrainRequest: {deadline: tomorrow}\n",

@@ -31,6 +31,12 @@ var refused = []struct{ name, spec, says string }{
 	{"adapter without object", `{adapter: "module"}`, "for example my_package.my_module:MyAdapter"},
 	{"adapter as a path", `{adapter: "app.py:App/x"}`, "adapter must be written as module:Class"},
 	{"unknown protocol", `{protocol: HTTP}`, `supported values: "Snakepit"`},
+	{"unknown profile", `{profile: Async}`, `supported values: "Process", "Thread"`},
+	{"slots without threads", `{slots: 4}`, "set profile: Thread, or remove slots"},
+	{"slots of a process", `{profile: Process, slots: 4}`, "set profile: Thread, or remove slots"},
+	{"threads without slots", `{profile: Thread}`, "add slots: 2 to 256"},
+	{"one slot", `{profile: Thread, slots: 1}`, "greater than or equal to 2"},
+	{"too many slots", `{profile: Thread, slots: 257}`, "less than or equal to 256"},
 	{"unknown affinity", `{sessions: {affinity: Sticky}}`, `"Hint", "StrictQueue", "StrictFailFast"`},
 	{"idle time too short", `{sessions: {idleTimeout: 10ms}}`, "sessions.idleTimeout must be between 1s and 168h"},
 	{"queue too long", `{queue: {maxLength: 1000000}}`, "less than or equal to 100000"},
@@ -110,6 +116,7 @@ var accepted = []struct{ name, spec string }{
 	{"none", `{workers: 0}`},
 	{"many", `{workers: 256, placement: {workersPerPod: 256}}`},
 	{"nested object", `{adapter: "pkg.sub.mod:factory.make"}`},
+	{"threads", `{profile: Thread, slots: 256}`},
 	{"resources", `{template: {spec: {containers: [{name: worker, resources: {limits: {memory: 2Gi}}, env: [{name: A, value: b}]}]}}}`},
 	{"sidecar", `{template: {spec: {containers: [{name: log, image: x, ports: [{containerPort: 8080}]}], volumes: [{name: data, emptyDir: {}}]}}}`},
 	{"placement", `{template: {metadata: {labels: {team: a}}, spec: {nodeSelector: {gpu: "true"}, tolerations: [{key: gpu, operator: Exists}], serviceAccountName: mine}}}`},
@@ -123,6 +130,19 @@ func TestAcceptedManifests(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// Every sample is a good manifest.
+func TestSamples(t *testing.T) {
+	paths, err := filepath.Glob(filepath.Join(fixture.Root(), "config", "samples", "*.yaml"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("samples: %v %v", paths, err)
+	}
+	for _, path := range paths {
+		if out := kubectl(t, "apply", "--dry-run=server", "--validate=strict", "-f", path); !strings.Contains(out, "created") {
+			t.Errorf("%s: %s", path, out)
+		}
 	}
 }
 
