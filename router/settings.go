@@ -34,6 +34,8 @@ func settingsOf(spec v1alpha1.WorkerGroupSpec, podUID string, alone bool) upstre
 		KillAfter:      duration(spec.Calls.KillAfter),
 		StartupTimeout: duration(spec.Startup.Timeout),
 		StopGrace:      stopGrace,
+		BatchSize:      int(spec.Startup.BatchSize),
+		BatchInterval:  duration(spec.Startup.BatchInterval),
 		MaxMessage:     int(spec.Calls.MaxMessageBytes),
 		Wanted:         int(spec.Workers),
 		StartMethod:    methodOf(spec.Startup.Method),

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -79,7 +80,8 @@ func adapterLoaded(f upstream.Facts, podName string, generation int64) metav1.Co
 
 // adapterFailed names the exception's type and place, and what to do where that is known.
 func adapterFailed(a *bridgev1.AdapterState, podName string, is func(metav1.ConditionStatus, string, string) metav1.Condition) metav1.Condition {
-	if a.GetErrorType() == v1alpha1.ReasonThreadSafetyNotDeclared {
+	// The type comes with its module.
+	if kind := a.GetErrorType(); kind[strings.LastIndexByte(kind, '.')+1:] == v1alpha1.ReasonThreadSafetyNotDeclared {
 		return is(metav1.ConditionFalse, v1alpha1.ReasonThreadSafetyNotDeclared, fmt.Sprintf(
 			"the adapter%s does not declare thread safety, which slots needs: set thread_safe = True in it if its methods may run at the same time, or remove profile and slots", at(a.GetErrorPlace())))
 	}
@@ -95,4 +97,6 @@ func at(place string) string {
 }
 
 // logsOf is the command that shows the rest.
-func logsOf(podName string) string { return "kubectl logs " + podName + " -c " + v1alpha1.WorkerContainer }
+func logsOf(podName string) string {
+	return "kubectl logs " + podName + " -c " + v1alpha1.WorkerContainer
+}

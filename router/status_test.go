@@ -30,7 +30,7 @@ func TestAdapterLoaded(t *testing.T) {
 			metav1.ConditionTrue, v1alpha1.ReasonForkUnsafe, []string{"workers are spawned", "2 threads live"}},
 		{"failed", &bridgev1.AdapterState{Phase: bridgev1.AdapterPhase_ADAPTER_PHASE_FAILED, ErrorType: "ImportError", ErrorPlace: "app.py:3", ErrorMessage: "secret"},
 			metav1.ConditionFalse, v1alpha1.ReasonAdapterFailed, []string{"worker pod-0: ImportError at app.py:3 (kubectl logs pod-0 -c worker)"}},
-		{"not thread-safe", &bridgev1.AdapterState{Phase: bridgev1.AdapterPhase_ADAPTER_PHASE_FAILED, ErrorType: "ThreadSafetyNotDeclared", ErrorPlace: place},
+		{"not thread-safe", &bridgev1.AdapterState{Phase: bridgev1.AdapterPhase_ADAPTER_PHASE_FAILED, ErrorType: "snakepit.errors.ThreadSafetyNotDeclared", ErrorPlace: place},
 			metav1.ConditionFalse, v1alpha1.ReasonThreadSafetyNotDeclared, []string{place, "thread_safe = True", "or remove profile and slots"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -208,11 +208,24 @@ const (
 
 // StartupSettings says how workers are started.
 // +kubebuilder:validation:XValidation:rule="!has(self.timeout) || (duration(self.timeout) >= duration('1s') && duration(self.timeout) <= duration('1h'))",message="startup.timeout must be between 1s and 1h"
+// +kubebuilder:validation:XValidation:rule="!has(self.batchInterval) || (duration(self.batchInterval) >= duration('0s') && duration(self.batchInterval) <= duration('1m'))",message="startup.batchInterval must be between 0s (no pause) and 1m"
 type StartupSettings struct {
 	// method of starting a worker. Defaults to Auto.
 	// +kubebuilder:default=Auto
 	// +optional
 	Method StartMethod `json:"method,omitempty"`
+
+	// batchSize bounds the workers that start at a time. Defaults to 10.
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=256
+	// +optional
+	BatchSize int32 `json:"batchSize,omitempty"`
+
+	// batchInterval is the pause between the end of a batch and the next one; 0s for none. Defaults to 500ms.
+	// +kubebuilder:default="500ms"
+	// +optional
+	BatchInterval *metav1.Duration `json:"batchInterval,omitempty"`
 
 	// timeout bounds the import of the adapter, and the setup of each worker. Defaults to 60s.
 	// +kubebuilder:default="60s"

@@ -34,6 +34,8 @@ func Default(spec *v1alpha1.WorkerGroupSpec) {
 	fillDuration(&spec.Calls.KillAfter, 10*time.Second)
 	fill(&spec.Calls.MaxMessageBytes, 100<<20)
 	fill(&spec.Startup.Method, v1alpha1.StartMethodAuto)
+	fill(&spec.Startup.BatchSize, 10)
+	fillDuration(&spec.Startup.BatchInterval, 500*time.Millisecond)
 	fillDuration(&spec.Startup.Timeout, 60*time.Second)
 	fillDuration(&spec.Cleanup.Timeout, 5*time.Minute)
 }
@@ -112,6 +114,8 @@ var limits = []limit{
 	{path: "calls.maxMessageBytes", kind: integer, min: 1024, max: 1 << 30},
 	{path: "startup", kind: object},
 	{path: "startup.method", kind: text, max: anyLength, values: []string{"Auto", "Fork", "Spawn"}},
+	{path: "startup.batchSize", kind: integer, min: 1, max: 256},
+	{path: "startup.batchInterval", kind: duration, min: 0, max: int64(time.Minute)},
 	{path: "startup.timeout", kind: duration, min: int64(time.Second), max: int64(time.Hour)},
 	{path: "cleanup", kind: object},
 	{path: "cleanup.timeout", kind: duration, min: int64(10 * time.Second), max: int64(24 * time.Hour)},

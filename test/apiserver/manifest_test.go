@@ -46,6 +46,8 @@ var refused = []struct{ name, spec, says string }{
 	{"message too large", `{calls: {maxMessageBytes: 2147483648}}`, "less than or equal to 1073741824"},
 	{"drain too short", `{drain: {timeout: 100ms}}`, "drain.timeout must be between 1s and 24h"},
 	{"cleanup too short", `{cleanup: {timeout: 1s}}`, "cleanup.timeout must be between 10s and 24h"},
+	{"no batch", `{startup: {batchSize: 0}}`, "greater than or equal to 1"},
+	{"batch interval", `{startup: {batchInterval: 2m}}`, "startup.batchInterval must be between 0s (no pause) and 1m"},
 	{"misspelt", `{wokers: 3}`, `unknown field "spec.wokers"`},
 	{"host network", `{template: {spec: {hostNetwork: true}}}`, `unknown field "spec.template.spec.hostNetwork"`},
 	{"reserved label", `{template: {metadata: {labels: {snakepit.dev/pool: x}}}}`, "choose another prefix"},

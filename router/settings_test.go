@@ -1,0 +1,44 @@
+package main
+
+import (
+	"reflect"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/router/upstream"
+)
+
+func lasting(d time.Duration) *metav1.Duration { return &metav1.Duration{Duration: d} }
+
+// Each setting reaches the one field that it is for, and no other: what differs from the translation of an empty spec is all there is.
+func TestEachSettingIsTranslated(t *testing.T) {
+	for name, c := range map[string]struct {
+		spec func(*v1alpha1.WorkerGroupSpec)
+		want func(*upstream.Settings)
+	}{
+		"workers":               {func(s *v1alpha1.WorkerGroupSpec) { s.Workers = 7 }, func(u *upstream.Settings) { u.Wanted = 7 }},
+		"calls.timeout":         {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.Timeout = lasting(time.Second) }, func(u *upstream.Settings) { u.CallTimeout = time.Second }},
+		"calls.killAfter":       {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.KillAfter = lasting(time.Second) }, func(u *upstream.Settings) { u.KillAfter = time.Second }},
+		"calls.maxMessageBytes": {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.MaxMessageBytes = 2048 }, func(u *upstream.Settings) { u.MaxMessage = 2048 }},
+		"queue.maxLength":       {func(s *v1alpha1.WorkerGroupSpec) { s.Queue.MaxLength = 9 }, func(u *upstream.Settings) { u.Dispatch.MaxLength = 9 }},
+		"drain.timeout":         {func(s *v1alpha1.WorkerGroupSpec) { s.Drain.Timeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.Dispatch.DrainTimeout = time.Hour }},
+		"startup.timeout":       {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.Timeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.StartupTimeout = time.Hour }},
+		"startup.batchSize":     {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.BatchSize = 3 }, func(u *upstream.Settings) { u.BatchSize = 3 }},
+		"startup.batchInterval": {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.BatchInterval = lasting(0) }, func(u *upstream.Settings) { u.BatchInterval = 0 }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec, want := v1alpha1.WorkerGroupSpec{}, settingsOf(v1alpha1.WorkerGroupSpec{}, "p", false)
+			c.spec(&spec)
+			c.want(&want)
+			if got := settingsOf(spec, "p", false); !reflect.DeepEqual(got, want) {
+				t.Errorf("got\n%+v, want\n%+v", got, want)
+			}
+			if reflect.DeepEqual(want, settingsOf(v1alpha1.WorkerGroupSpec{}, "p", false)) {
+				t.Error("the case changes nothing")
+			}
+		})
+	}
+}
