@@ -36,11 +36,14 @@ func settingsOf(spec v1alpha1.WorkerGroupSpec, podUID string, alone bool) upstre
 		StopGrace:      stopGrace,
 		BatchSize:      int(spec.Startup.BatchSize),
 		BatchInterval:  duration(spec.Startup.BatchInterval),
-		MaxMessage:     int(spec.Calls.MaxMessageBytes),
-		Wanted:         int(spec.Workers),
-		StartMethod:    methodOf(spec.Startup.Method),
-		Sole:           alone || own,
-		Standby:        !alone && spec.PodUID != "" && !own,
+		Heartbeat: upstream.Heartbeat{
+			Interval: duration(spec.Heartbeat.Interval), Timeout: duration(spec.Heartbeat.Timeout), Missed: int(spec.Heartbeat.Missed),
+		},
+		MaxMessage:  int(spec.Calls.MaxMessageBytes),
+		Wanted:      int(spec.Workers),
+		StartMethod: methodOf(spec.Startup.Method),
+		Sole:        alone || own,
+		Standby:     !alone && spec.PodUID != "" && !own,
 	}
 	if spec.DrainRequest != nil {
 		s.DrainBy = spec.DrainRequest.Deadline.Time

@@ -28,6 +28,9 @@ func TestEachSettingIsTranslated(t *testing.T) {
 		"startup.timeout":       {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.Timeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.StartupTimeout = time.Hour }},
 		"startup.batchSize":     {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.BatchSize = 3 }, func(u *upstream.Settings) { u.BatchSize = 3 }},
 		"startup.batchInterval": {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.BatchInterval = lasting(0) }, func(u *upstream.Settings) { u.BatchInterval = 0 }},
+		"heartbeat.interval":    {func(s *v1alpha1.WorkerGroupSpec) { s.Heartbeat.Interval = lasting(time.Second) }, func(u *upstream.Settings) { u.Heartbeat.Interval = time.Second }},
+		"heartbeat.timeout":     {func(s *v1alpha1.WorkerGroupSpec) { s.Heartbeat.Timeout = lasting(time.Minute) }, func(u *upstream.Settings) { u.Heartbeat.Timeout = time.Minute }},
+		"heartbeat.missed":      {func(s *v1alpha1.WorkerGroupSpec) { s.Heartbeat.Missed = 5 }, func(u *upstream.Settings) { u.Heartbeat.Missed = 5 }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec, want := v1alpha1.WorkerGroupSpec{}, settingsOf(v1alpha1.WorkerGroupSpec{}, "p", false)

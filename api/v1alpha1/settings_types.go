@@ -75,6 +75,11 @@ type LiveSettings struct {
 	// +optional
 	Startup StartupSettings `json:"startup,omitzero"`
 
+	// heartbeat says when a silent worker is taken for stuck.
+	// +kubebuilder:default={}
+	// +optional
+	Heartbeat HeartbeatSettings `json:"heartbeat,omitzero"`
+
 	// cleanup bounds how long deletion waits for proof that nothing is left.
 	// +kubebuilder:default={}
 	// +optional

@@ -37,6 +37,9 @@ func Default(spec *v1alpha1.WorkerGroupSpec) {
 	fill(&spec.Startup.BatchSize, 10)
 	fillDuration(&spec.Startup.BatchInterval, 500*time.Millisecond)
 	fillDuration(&spec.Startup.Timeout, 60*time.Second)
+	fillDuration(&spec.Heartbeat.Interval, 2*time.Second)
+	fillDuration(&spec.Heartbeat.Timeout, 10*time.Second)
+	fill(&spec.Heartbeat.Missed, 3)
 	fillDuration(&spec.Cleanup.Timeout, 5*time.Minute)
 }
 
@@ -117,6 +120,10 @@ var limits = []limit{
 	{path: "startup.batchSize", kind: integer, min: 1, max: 256},
 	{path: "startup.batchInterval", kind: duration, min: 0, max: int64(time.Minute)},
 	{path: "startup.timeout", kind: duration, min: int64(time.Second), max: int64(time.Hour)},
+	{path: "heartbeat", kind: object},
+	{path: "heartbeat.interval", kind: duration, min: int64(100 * time.Millisecond), max: int64(time.Minute)},
+	{path: "heartbeat.timeout", kind: duration, min: int64(500 * time.Millisecond), max: int64(time.Hour)},
+	{path: "heartbeat.missed", kind: integer, min: 1, max: 100},
 	{path: "cleanup", kind: object},
 	{path: "cleanup.timeout", kind: duration, min: int64(10 * time.Second), max: int64(24 * time.Hour)},
 }
