@@ -30,12 +30,14 @@ func settingsOf(spec v1alpha1.WorkerGroupSpec, podUID string, alone bool) upstre
 			QueueTimeout: duration(spec.Queue.Timeout),
 			DrainTimeout: duration(spec.Drain.Timeout),
 		},
-		CallTimeout:    duration(spec.Calls.Timeout),
-		KillAfter:      duration(spec.Calls.KillAfter),
-		StartupTimeout: duration(spec.Startup.Timeout),
-		StopGrace:      stopGrace,
-		BatchSize:      int(spec.Startup.BatchSize),
-		BatchInterval:  duration(spec.Startup.BatchInterval),
+		CallTimeout:       duration(spec.Calls.Timeout),
+		KillAfter:         duration(spec.Calls.KillAfter),
+		StreamTimeout:     duration(spec.Calls.StreamTimeout),
+		StreamIdleTimeout: duration(spec.Calls.StreamIdleTimeout),
+		StartupTimeout:    duration(spec.Startup.Timeout),
+		StopGrace:         stopGrace,
+		BatchSize:         int(spec.Startup.BatchSize),
+		BatchInterval:     duration(spec.Startup.BatchInterval),
 		Heartbeat: upstream.Heartbeat{
 			Interval: duration(spec.Heartbeat.Interval), Timeout: duration(spec.Heartbeat.Timeout), Missed: int(spec.Heartbeat.Missed),
 		},
@@ -51,7 +53,13 @@ func settingsOf(spec v1alpha1.WorkerGroupSpec, podUID string, alone bool) upstre
 	return s
 }
 
-func duration(d *metav1.Duration) time.Duration { return d.Duration }
+// duration of a setting; 0 for one that has no default and is unset.
+func duration(d *metav1.Duration) time.Duration {
+	if d == nil {
+		return 0
+	}
+	return d.Duration
+}
 
 func affinityOf(a v1alpha1.Affinity) dispatch.Affinity {
 	switch a {

@@ -19,18 +19,20 @@ func TestEachSettingIsTranslated(t *testing.T) {
 		spec func(*v1alpha1.WorkerGroupSpec)
 		want func(*upstream.Settings)
 	}{
-		"workers":               {func(s *v1alpha1.WorkerGroupSpec) { s.Workers = 7 }, func(u *upstream.Settings) { u.Wanted = 7 }},
-		"calls.timeout":         {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.Timeout = lasting(time.Second) }, func(u *upstream.Settings) { u.CallTimeout = time.Second }},
-		"calls.killAfter":       {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.KillAfter = lasting(time.Second) }, func(u *upstream.Settings) { u.KillAfter = time.Second }},
-		"calls.maxMessageBytes": {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.MaxMessageBytes = 2048 }, func(u *upstream.Settings) { u.MaxMessage = 2048 }},
-		"queue.maxLength":       {func(s *v1alpha1.WorkerGroupSpec) { s.Queue.MaxLength = 9 }, func(u *upstream.Settings) { u.Dispatch.MaxLength = 9 }},
-		"drain.timeout":         {func(s *v1alpha1.WorkerGroupSpec) { s.Drain.Timeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.Dispatch.DrainTimeout = time.Hour }},
-		"startup.timeout":       {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.Timeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.StartupTimeout = time.Hour }},
-		"startup.batchSize":     {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.BatchSize = 3 }, func(u *upstream.Settings) { u.BatchSize = 3 }},
-		"startup.batchInterval": {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.BatchInterval = lasting(0) }, func(u *upstream.Settings) { u.BatchInterval = 0 }},
-		"heartbeat.interval":    {func(s *v1alpha1.WorkerGroupSpec) { s.Heartbeat.Interval = lasting(time.Second) }, func(u *upstream.Settings) { u.Heartbeat.Interval = time.Second }},
-		"heartbeat.timeout":     {func(s *v1alpha1.WorkerGroupSpec) { s.Heartbeat.Timeout = lasting(time.Minute) }, func(u *upstream.Settings) { u.Heartbeat.Timeout = time.Minute }},
-		"heartbeat.missed":      {func(s *v1alpha1.WorkerGroupSpec) { s.Heartbeat.Missed = 5 }, func(u *upstream.Settings) { u.Heartbeat.Missed = 5 }},
+		"workers":                 {func(s *v1alpha1.WorkerGroupSpec) { s.Workers = 7 }, func(u *upstream.Settings) { u.Wanted = 7 }},
+		"calls.timeout":           {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.Timeout = lasting(time.Second) }, func(u *upstream.Settings) { u.CallTimeout = time.Second }},
+		"calls.killAfter":         {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.KillAfter = lasting(time.Second) }, func(u *upstream.Settings) { u.KillAfter = time.Second }},
+		"calls.maxMessageBytes":   {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.MaxMessageBytes = 2048 }, func(u *upstream.Settings) { u.MaxMessage = 2048 }},
+		"calls.streamTimeout":     {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.StreamTimeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.StreamTimeout = time.Hour }},
+		"calls.streamIdleTimeout": {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.StreamIdleTimeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.StreamIdleTimeout = time.Hour }},
+		"queue.maxLength":         {func(s *v1alpha1.WorkerGroupSpec) { s.Queue.MaxLength = 9 }, func(u *upstream.Settings) { u.Dispatch.MaxLength = 9 }},
+		"drain.timeout":           {func(s *v1alpha1.WorkerGroupSpec) { s.Drain.Timeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.Dispatch.DrainTimeout = time.Hour }},
+		"startup.timeout":         {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.Timeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.StartupTimeout = time.Hour }},
+		"startup.batchSize":       {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.BatchSize = 3 }, func(u *upstream.Settings) { u.BatchSize = 3 }},
+		"startup.batchInterval":   {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.BatchInterval = lasting(0) }, func(u *upstream.Settings) { u.BatchInterval = 0 }},
+		"heartbeat.interval":      {func(s *v1alpha1.WorkerGroupSpec) { s.Heartbeat.Interval = lasting(time.Second) }, func(u *upstream.Settings) { u.Heartbeat.Interval = time.Second }},
+		"heartbeat.timeout":       {func(s *v1alpha1.WorkerGroupSpec) { s.Heartbeat.Timeout = lasting(time.Minute) }, func(u *upstream.Settings) { u.Heartbeat.Timeout = time.Minute }},
+		"heartbeat.missed":        {func(s *v1alpha1.WorkerGroupSpec) { s.Heartbeat.Missed = 5 }, func(u *upstream.Settings) { u.Heartbeat.Missed = 5 }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec, want := v1alpha1.WorkerGroupSpec{}, settingsOf(v1alpha1.WorkerGroupSpec{}, "p", false)

@@ -179,8 +179,10 @@ type QueueSettings struct {
 // CallSettings bounds each call.
 // +kubebuilder:validation:XValidation:rule="!has(self.timeout) || (duration(self.timeout) >= duration('100ms') && duration(self.timeout) <= duration('24h'))",message="calls.timeout must be between 100ms and 24h"
 // +kubebuilder:validation:XValidation:rule="!has(self.killAfter) || (duration(self.killAfter) >= duration('100ms') && duration(self.killAfter) <= duration('1h'))",message="calls.killAfter must be between 100ms and 1h"
+// +kubebuilder:validation:XValidation:rule="!has(self.streamTimeout) || (duration(self.streamTimeout) >= duration('100ms') && duration(self.streamTimeout) <= duration('168h'))",message="calls.streamTimeout must be between 100ms and 168h"
+// +kubebuilder:validation:XValidation:rule="!has(self.streamIdleTimeout) || (duration(self.streamIdleTimeout) >= duration('100ms') && duration(self.streamIdleTimeout) <= duration('168h'))",message="calls.streamIdleTimeout must be between 100ms and 168h; leave it out for no bound"
 type CallSettings struct {
-	// timeout bounds the run of one call, whatever deadline its caller set. Defaults to 300s.
+	// timeout bounds the run of one call with one answer, whatever deadline its caller set. Defaults to 300s.
 	// +kubebuilder:default="300s"
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
@@ -189,6 +191,15 @@ type CallSettings struct {
 	// +kubebuilder:default="10s"
 	// +optional
 	KillAfter *metav1.Duration `json:"killAfter,omitempty"`
+
+	// streamTimeout bounds the run of a call that streams requests or answers, in place of timeout. Defaults to 900s.
+	// +kubebuilder:default="900s"
+	// +optional
+	StreamTimeout *metav1.Duration `json:"streamTimeout,omitempty"`
+
+	// streamIdleTimeout ends a stream on which no message passed for so long, in either direction. No bound by default.
+	// +optional
+	StreamIdleTimeout *metav1.Duration `json:"streamIdleTimeout,omitempty"`
 
 	// maxMessageBytes bounds a request and each answer. Defaults to 104857600.
 	// +kubebuilder:default=104857600

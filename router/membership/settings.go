@@ -32,6 +32,7 @@ func Default(spec *v1alpha1.WorkerGroupSpec) {
 	fillDuration(&spec.Queue.Timeout, 10*time.Second)
 	fillDuration(&spec.Calls.Timeout, 300*time.Second)
 	fillDuration(&spec.Calls.KillAfter, 10*time.Second)
+	fillDuration(&spec.Calls.StreamTimeout, 900*time.Second)
 	fill(&spec.Calls.MaxMessageBytes, 100<<20)
 	fill(&spec.Startup.Method, v1alpha1.StartMethodAuto)
 	fill(&spec.Startup.BatchSize, 10)
@@ -114,6 +115,8 @@ var limits = []limit{
 	{path: "calls", kind: object},
 	{path: "calls.timeout", kind: duration, min: int64(100 * time.Millisecond), max: int64(24 * time.Hour)},
 	{path: "calls.killAfter", kind: duration, min: int64(100 * time.Millisecond), max: int64(time.Hour)},
+	{path: "calls.streamTimeout", kind: duration, min: int64(100 * time.Millisecond), max: int64(168 * time.Hour)},
+	{path: "calls.streamIdleTimeout", kind: duration, min: int64(100 * time.Millisecond), max: int64(168 * time.Hour)},
 	{path: "calls.maxMessageBytes", kind: integer, min: 1024, max: 1 << 30},
 	{path: "startup", kind: object},
 	{path: "startup.method", kind: text, max: anyLength, values: []string{"Auto", "Fork", "Spawn"}},

@@ -43,6 +43,8 @@ var refused = []struct{ name, spec, says string }{
 	{"queue timeout", `{queue: {timeout: 2h}}`, "queue.timeout must be between 10ms and 1h"},
 	{"call timeout", `{calls: {timeout: 48h}}`, "calls.timeout must be between 100ms and 24h"},
 	{"kill too late", `{calls: {killAfter: 2h}}`, "calls.killAfter must be between 100ms and 1h"},
+	{"stream timeout", `{calls: {streamTimeout: 200h}}`, "calls.streamTimeout must be between 100ms and 168h"},
+	{"idle stream timeout", `{calls: {streamIdleTimeout: 0s}}`, "leave it out for no bound"},
 	{"message too large", `{calls: {maxMessageBytes: 2147483648}}`, "less than or equal to 1073741824"},
 	{"drain too short", `{drain: {timeout: 100ms}}`, "drain.timeout must be between 1s and 24h"},
 	{"cleanup too short", `{cleanup: {timeout: 1s}}`, "cleanup.timeout must be between 10s and 24h"},
