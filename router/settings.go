@@ -36,6 +36,7 @@ func settingsOf(spec v1alpha1.WorkerGroupSpec, podUID string, alone bool) upstre
 		StreamIdleTimeout: duration(spec.Calls.StreamIdleTimeout),
 		StartupTimeout:    duration(spec.Startup.Timeout),
 		StopGrace:         stopGrace,
+		Shares:            sharesOf(spec.Queue.Shares),
 		BatchSize:         int(spec.Startup.BatchSize),
 		BatchInterval:     duration(spec.Startup.BatchInterval),
 		Heartbeat: upstream.Heartbeat{
@@ -79,4 +80,12 @@ func methodOf(m v1alpha1.StartMethod) bridgev1.StartMethod {
 		return bridgev1.StartMethod_START_METHOD_SPAWN
 	}
 	return bridgev1.StartMethod_START_METHOD_AUTO
+}
+
+func sharesOf(list []v1alpha1.TenantShare) map[string]int {
+	shares := make(map[string]int, len(list))
+	for _, s := range list {
+		shares[s.Tenant] = int(s.Weight)
+	}
+	return shares
 }

@@ -26,6 +26,7 @@ func TestEachSettingIsTranslated(t *testing.T) {
 		"calls.streamTimeout":     {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.StreamTimeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.StreamTimeout = time.Hour }},
 		"calls.streamIdleTimeout": {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.StreamIdleTimeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.StreamIdleTimeout = time.Hour }},
 		"queue.maxLength":         {func(s *v1alpha1.WorkerGroupSpec) { s.Queue.MaxLength = 9 }, func(u *upstream.Settings) { u.Dispatch.MaxLength = 9 }},
+		"queue.shares":            {func(s *v1alpha1.WorkerGroupSpec) { s.Queue.Shares = []v1alpha1.TenantShare{{Tenant: "a", Weight: 3}} }, func(u *upstream.Settings) { u.Shares = map[string]int{"a": 3} }},
 		"drain.timeout":           {func(s *v1alpha1.WorkerGroupSpec) { s.Drain.Timeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.Dispatch.DrainTimeout = time.Hour }},
 		"startup.timeout":         {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.Timeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.StartupTimeout = time.Hour }},
 		"startup.batchSize":       {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.BatchSize = 3 }, func(u *upstream.Settings) { u.BatchSize = 3 }},

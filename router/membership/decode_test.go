@@ -70,7 +70,13 @@ func TestBadFilesSayWhatToDo(t *testing.T) {
 			[]string{"workers", "whole number", "sessions", "must be an object", "args[0]", "put it in quotes", "poolName", "image must not contain white space",
 				"drainRequest.startedAt: Required", "drainRequest.cause: Required", "drainRequest.deadline", "must be a time"},
 		},
-		"template": {"workers: 1\ntemplate: {spec: {nodeSelctor: {a: b}}}\n", []string{`unknown field "template.spec.nodeSelctor"`}},
+		"lists": {
+			"workers: 1\nqueue: {shares: [{tenant: a, weight: 1}, {tenant: a, weight: 2}]}\n", []string{`queue.shares[1].tenant: Duplicate value: "a"`},
+		},
+		"entries of lists": {"workers: 1\nqueue: {shares: [{tenant: a b, weight: 1}]}\n", []string{"queue.shares[0].tenant", "a tenant has only"}},
+		"parts of entries": {"workers: 1\nqueue: {shares: [{tenant: a}]}\n", []string{"queue.shares[0].weight: Required"}},
+		"no list":          {"workers: 1\nqueue: {shares: {a: 1}}\n", []string{"queue.shares", "must be a list"}},
+		"template":         {"workers: 1\ntemplate: {spec: {nodeSelctor: {a: b}}}\n", []string{`unknown field "template.spec.nodeSelctor"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec, err := decodeSpec([]byte(c.document))

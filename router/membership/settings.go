@@ -65,6 +65,7 @@ const (
 	integer       // min and max are inclusive
 	text          // min and max count characters
 	texts         // max counts entries; textMax bounds each
+	list          // of objects; max counts them, entries are the limits of their fields
 	duration      // min and max are nanoseconds
 	moment        // RFC 3339
 )
@@ -79,6 +80,7 @@ type limit struct {
 	pattern  *regexp.Regexp
 	advice   string // said when pattern does not match
 	required bool   // only where the parent is present
+	entries  []limit
 }
 
 const anyLength = int64(1) << 31
@@ -112,6 +114,11 @@ var limits = []limit{
 	{path: "queue.maxLength", kind: integer, min: 1, max: 100000},
 	{path: "queue.perSession", kind: integer, min: 1, max: 10000},
 	{path: "queue.timeout", kind: duration, min: int64(10 * time.Millisecond), max: int64(time.Hour)},
+	{path: "queue.shares", kind: list, max: 128, entries: []limit{
+		{path: "tenant", kind: text, min: 1, max: 128, required: true, pattern: regexp.MustCompile(`^[A-Za-z0-9._:@/-]+$`),
+			advice: "a tenant has only A-Z, a-z, 0-9 and the characters . _ : @ / -"},
+		{path: "weight", kind: integer, min: 1, max: 1000, required: true},
+	}},
 	{path: "calls", kind: object},
 	{path: "calls.timeout", kind: duration, min: int64(100 * time.Millisecond), max: int64(24 * time.Hour)},
 	{path: "calls.killAfter", kind: duration, min: int64(100 * time.Millisecond), max: int64(time.Hour)},
@@ -132,7 +139,9 @@ var limits = []limit{
 }
 
 // checkLimits returns every field of a decoded spec that breaks its limit.
-func checkLimits(spec map[string]any) field.ErrorList {
+func checkLimits(spec map[string]any) field.ErrorList { return checkFields(limits, spec) }
+
+func checkFields(limits []limit, spec map[string]any) field.ErrorList {
 	var bad field.ErrorList
 	for _, l := range limits {
 		value, parent := lookUp(spec, l.path)
@@ -209,6 +218,8 @@ func (l limit) check(at *field.Path, value any) *field.Error {
 		return l.checkText(at, value)
 	case texts:
 		return l.checkTexts(at, value)
+	case list:
+		return l.checkList(at, value)
 	}
 	return nil
 }
@@ -249,6 +260,34 @@ func (l limit) checkTexts(at *field.Path, value any) *field.Error {
 		if problem := (limit{kind: text, max: l.textMax}).checkText(at.Index(i), entry); problem != nil {
 			return problem
 		}
+	}
+	return nil
+}
+
+// checkList returns the first problem of a list of objects. The first field identifies an entry: no two have the same.
+func (l limit) checkList(at *field.Path, value any) *field.Error {
+	entries, ok := value.([]any)
+	if !ok {
+		return field.TypeInvalid(at, shown(value), "must be a list")
+	}
+	if int64(len(entries)) > l.max {
+		return field.TooMany(at, len(entries), int(l.max))
+	}
+	seen := map[any]bool{}
+	for i, entry := range entries {
+		fields, ok := entry.(map[string]any)
+		if !ok {
+			return field.TypeInvalid(at.Index(i), shown(entry), "must be an object with named fields")
+		}
+		if bad := checkFields(l.entries, fields); len(bad) > 0 {
+			bad[0].Field = at.Index(i).Child(bad[0].Field).String()
+			return bad[0]
+		}
+		key := fields[l.entries[0].path]
+		if seen[key] {
+			return field.Duplicate(at.Index(i).Child(l.entries[0].path), key)
+		}
+		seen[key] = true
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ var settings = map[string]any{
 	"queue.maxLength":         int64(7),
 	"queue.perSession":        int64(7),
 	"queue.timeout":           "7s",
+	"queue.shares":            []any{map[string]any{"tenant": "team/a", "weight": int64(7)}},
 	"calls.timeout":           "7s",
 	"calls.killAfter":         "7s",
 	"calls.streamTimeout":     "7s",
@@ -125,6 +126,7 @@ func (s *scene) follow(pool *v1alpha1.WorkerPool, path string, value any) {
 // optional gives a pool every live setting that has no default.
 func optional(p *v1alpha1.WorkerPool) {
 	p.Spec.Calls.StreamIdleTimeout = &metav1.Duration{Duration: time.Minute}
+	p.Spec.Queue.Shares = []v1alpha1.TenantShare{{Tenant: "a", Weight: 2}, {Tenant: "b", Weight: 3}}
 }
 
 func (s *scene) follows(pool *v1alpha1.WorkerPool, what string) {
