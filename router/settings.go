@@ -42,6 +42,12 @@ func settingsOf(spec v1alpha1.WorkerGroupSpec, podUID string, alone bool) upstre
 		Heartbeat: upstream.Heartbeat{
 			Interval: duration(spec.Heartbeat.Interval), Timeout: duration(spec.Heartbeat.Timeout), Missed: int(spec.Heartbeat.Missed),
 		},
+		Backoff:    duration(spec.Crash.Backoff),
+		MaxBackoff: duration(spec.Crash.MaxBackoff),
+		Crash: upstream.Crash{
+			MaxRestarts: int(spec.Crash.MaxRestarts), Window: duration(spec.Crash.Window), Quarantine: duration(spec.Crash.Quarantine),
+			ExposeMessages: spec.Crash.ExposeMessages,
+		},
 		MaxMessage:  int(spec.Calls.MaxMessageBytes),
 		Wanted:      int(spec.Workers),
 		StartMethod: methodOf(spec.Startup.Method),

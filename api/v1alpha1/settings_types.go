@@ -79,6 +79,11 @@ type LiveSettings struct {
 	// +optional
 	Heartbeat HeartbeatSettings `json:"heartbeat,omitzero"`
 
+	// crash says what follows from the death of workers.
+	// +kubebuilder:default={}
+	// +optional
+	Crash CrashSettings `json:"crash,omitzero"`
+
 	// cleanup bounds how long deletion waits for proof that nothing is left.
 	// +kubebuilder:default={}
 	// +optional

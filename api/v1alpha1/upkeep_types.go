@@ -27,3 +27,44 @@ type HeartbeatSettings struct {
 	// +optional
 	Missed int32 `json:"missed,omitempty"`
 }
+
+// CrashSettings says what follows from the death of workers.
+// +kubebuilder:validation:XValidation:rule="!has(self.window) || (duration(self.window) >= duration('1s') && duration(self.window) <= duration('24h'))",message="crash.window must be between 1s and 24h"
+// +kubebuilder:validation:XValidation:rule="!has(self.backoff) || (duration(self.backoff) >= duration('10ms') && duration(self.backoff) <= duration('1h'))",message="crash.backoff must be between 10ms and 1h"
+// +kubebuilder:validation:XValidation:rule="!has(self.maxBackoff) || (duration(self.maxBackoff) >= duration('10ms') && duration(self.maxBackoff) <= duration('1h'))",message="crash.maxBackoff must be between 10ms and 1h"
+// +kubebuilder:validation:XValidation:rule="!has(self.backoff) || !has(self.maxBackoff) || duration(self.backoff) <= duration(self.maxBackoff)",message="crash.backoff must not be longer than crash.maxBackoff: lower backoff, or raise maxBackoff"
+// +kubebuilder:validation:XValidation:rule="!has(self.quarantine) || (duration(self.quarantine) >= duration('0s') && duration(self.quarantine) <= duration('168h'))",message="crash.quarantine must be between 0s (no quarantine) and 168h"
+type CrashSettings struct {
+	// maxRestarts within window that are borne; more make the pool Stalled, reason CrashLooping, until it holds again. Defaults to 10.
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	// +optional
+	MaxRestarts int32 `json:"maxRestarts,omitempty"`
+
+	// window in which restarts are counted. Defaults to 1m.
+	// +kubebuilder:default="1m"
+	// +optional
+	Window *metav1.Duration `json:"window,omitempty"`
+
+	// backoff before the second replacement of a worker in a row; it doubles with each further one. The first comes at once. Defaults to 1s.
+	// +kubebuilder:default="1s"
+	// +optional
+	Backoff *metav1.Duration `json:"backoff,omitempty"`
+
+	// maxBackoff bounds backoff. Defaults to 30s.
+	// +kubebuilder:default="30s"
+	// +optional
+	MaxBackoff *metav1.Duration `json:"maxBackoff,omitempty"`
+
+	// quarantine is how long a request that was held by two workers when they died is refused, as REQUEST_QUARANTINED; 0s for not at all.
+	// Defaults to 10m.
+	// +kubebuilder:default="10m"
+	// +optional
+	Quarantine *metav1.Duration `json:"quarantine,omitempty"`
+
+	// exposeMessages shows what exceptions said, and the last line of output, in status and Events. They may carry data of users. Defaults to
+	// false: type and place only.
+	// +optional
+	ExposeMessages bool `json:"exposeMessages,omitempty"`
+}

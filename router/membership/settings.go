@@ -2,6 +2,7 @@ package membership
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -41,6 +42,11 @@ func Default(spec *v1alpha1.WorkerGroupSpec) {
 	fillDuration(&spec.Heartbeat.Interval, 2*time.Second)
 	fillDuration(&spec.Heartbeat.Timeout, 10*time.Second)
 	fill(&spec.Heartbeat.Missed, 3)
+	fill(&spec.Crash.MaxRestarts, 10)
+	fillDuration(&spec.Crash.Window, time.Minute)
+	fillDuration(&spec.Crash.Backoff, time.Second)
+	fillDuration(&spec.Crash.MaxBackoff, 30*time.Second)
+	fillDuration(&spec.Crash.Quarantine, 10*time.Minute)
 	fillDuration(&spec.Cleanup.Timeout, 5*time.Minute)
 }
 
@@ -68,6 +74,7 @@ const (
 	list          // of objects; max counts them, entries are the limits of their fields
 	duration      // min and max are nanoseconds
 	moment        // RFC 3339
+	boolean
 )
 
 // limit is one field's rule. The CRD is the contract; a test compares every line of the table with it.
@@ -134,6 +141,13 @@ var limits = []limit{
 	{path: "heartbeat.interval", kind: duration, min: int64(100 * time.Millisecond), max: int64(time.Minute)},
 	{path: "heartbeat.timeout", kind: duration, min: int64(500 * time.Millisecond), max: int64(time.Hour)},
 	{path: "heartbeat.missed", kind: integer, min: 1, max: 100},
+	{path: "crash", kind: object},
+	{path: "crash.maxRestarts", kind: integer, min: 1, max: 1000},
+	{path: "crash.window", kind: duration, min: int64(time.Second), max: int64(24 * time.Hour)},
+	{path: "crash.backoff", kind: duration, min: int64(10 * time.Millisecond), max: int64(time.Hour)},
+	{path: "crash.maxBackoff", kind: duration, min: int64(10 * time.Millisecond), max: int64(time.Hour)},
+	{path: "crash.quarantine", kind: duration, min: 0, max: int64(168 * time.Hour)},
+	{path: "crash.exposeMessages", kind: boolean},
 	{path: "cleanup", kind: object},
 	{path: "cleanup.timeout", kind: duration, min: int64(10 * time.Second), max: int64(24 * time.Hour)},
 }
@@ -214,6 +228,10 @@ func (l limit) check(at *field.Path, value any) *field.Error {
 		if _, err := time.Parse(time.RFC3339, written); !ok || err != nil {
 			return field.TypeInvalid(at, shown(value), "must be a time such as 2026-01-31T12:00:00Z")
 		}
+	case boolean:
+		if _, ok := value.(bool); !ok {
+			return field.TypeInvalid(at, shown(value), "must be true or false, without quotes")
+		}
 	case text:
 		return l.checkText(at, value)
 	case texts:
@@ -290,6 +308,26 @@ func (l limit) checkList(at *field.Path, value any) *field.Error {
 		seen[key] = true
 	}
 	return nil
+}
+
+// checkPairs refuses what only two fields together say; spec has its defaults. The words are those of the CRD.
+func checkPairs(spec *v1alpha1.WorkerGroupSpec) error {
+	var failures []error
+	for _, pair := range []struct {
+		low, high *metav1.Duration
+		advice    string
+	}{
+		{spec.Heartbeat.Interval, spec.Heartbeat.Timeout, "heartbeat.timeout must not be shorter than heartbeat.interval: raise timeout, or lower interval"},
+		{spec.Crash.Backoff, spec.Crash.MaxBackoff, "crash.backoff must not be longer than crash.maxBackoff: lower backoff, or raise maxBackoff"},
+	} {
+		if pair.low.Duration > pair.high.Duration {
+			failures = append(failures, errors.New(pair.advice))
+		}
+	}
+	if len(failures) == 0 {
+		return nil
+	}
+	return listed(failures)
 }
 
 // shown keeps a wrong value short in a message.

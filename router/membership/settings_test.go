@@ -192,6 +192,10 @@ func TestLimitsAreThoseOfTheCRD(t *testing.T) {
 					t.Errorf("%s.%s: required in one of CRD (%v) and table", path, inner.path, required)
 				}
 			}
+		case boolean:
+			if field["type"] != "boolean" {
+				t.Errorf("%s is %v in the CRD", path, field["type"])
+			}
 		case moment:
 			if field["format"] != "date-time" {
 				t.Errorf("%s is no time in the CRD", path)

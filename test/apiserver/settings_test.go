@@ -43,6 +43,12 @@ var settings = map[string]any{
 	"heartbeat.interval":      "7s",
 	"heartbeat.timeout":       "77s",
 	"heartbeat.missed":        int64(7),
+	"crash.maxRestarts":       int64(7),
+	"crash.window":            "7s",
+	"crash.backoff":           "7s",
+	"crash.maxBackoff":        "77s",
+	"crash.quarantine":        "0s",
+	"crash.exposeMessages":    true,
 	"cleanup.timeout":         "7m",
 }
 
