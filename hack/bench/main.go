@@ -31,6 +31,7 @@ type options struct {
 	docs     string
 	render   string
 	profile  bool
+	adapter  string
 	floor    bool
 }
 
@@ -47,6 +48,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.docs, "docs", "", "`page` whose part between the bench markers is replaced; plots go to img/ beside it")
 	f.StringVar(&o.render, "render", "", "measure nothing: write the page from this result.json")
 	f.BoolVar(&o.profile, "profile", false, "measure nothing: say where the router's CPU time goes")
+	f.StringVar(&o.adapter, "adapter", serviceAdapter, "what --profile runs: "+serviceAdapter+" or "+toolsAdapter+" (the generic API)")
 	f.BoolVar(&o.floor, "serve-floor", false, "serve the grpc-go echo that shows what client and transport can do (the program starts itself so)")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -58,6 +60,8 @@ func parse(args []string) (options, error) {
 		return o, errors.New("--repeats must be between 1 and 50")
 	case o.budget < time.Minute || o.budget > 2*time.Hour:
 		return o, errors.New("--budget must be between 1m and 2h")
+	case o.adapter != serviceAdapter && o.adapter != toolsAdapter:
+		return o, fmt.Errorf("--adapter must be %s or %s", serviceAdapter, toolsAdapter)
 	case o.render != "" && o.docs == "":
 		return o, errors.New("--render needs --docs")
 	}

@@ -47,6 +47,8 @@ const (
 	mib = 1 << 20
 	// callers of the open loop: more than it ever needs at half load.
 	callers = 256
+	// The adapters of hack/bench/servers.
+	serviceAdapter, toolsAdapter = "bench_service:server", "bench_tools:Tools"
 )
 
 // payload is a bench.Payload as bytes.
@@ -111,7 +113,7 @@ func single(t system.Tree) group {
 		return system.Plain(ctx, t, name, "sync", 1, 1)
 	}
 	systems := plain(t, 1)
-	systems[report.OursName] = ours(t, "bench_service:server", 1)
+	systems[report.OursName] = ours(t, serviceAdapter, 1)
 	systems[report.AgainName] = again
 	systems[report.FloorName] = func(ctx context.Context, name string) (*system.System, error) { return system.Floor(ctx, name) }
 	return group{title: "1 Python process", workers: 1, systems: systems, cells: []cell{
@@ -136,7 +138,7 @@ func sessionCell(outstanding int) cell {
 func pair(t system.Tree) group {
 	versus := append([]string{report.OursName}, report.Direct...)
 	systems := plain(t, 2)
-	systems[report.OursName] = ours(t, "bench_service:server", 2)
+	systems[report.OursName] = ours(t, serviceAdapter, 2)
 	return group{title: "2 Python processes", workers: 2, systems: systems, cells: []cell{
 		{id: "unary-8-2p", title: "1 KiB unary, 8 outstanding, 2 processes", outstanding: 8, entries: each(unary(kib), versus...)},
 		{id: "unary-64-2p", title: "1 KiB unary, 64 outstanding, 2 processes", outstanding: 64, entries: each(unary(kib), versus...)},
@@ -149,12 +151,12 @@ func generic(t trees) (group, error) {
 		return group{}, err
 	}
 	g := group{title: "the generic API, 1 Python process", workers: 1, systems: map[string]starter{
-		report.ToolsName: ours(t.ours, "bench_tools:Tools", 1),
+		report.ToolsName: ours(t.ours, toolsAdapter, 1),
 		report.SyncName:  plain(t.ours, 1)[report.SyncName],
 	}}
 	versus := []string{report.ToolsName}
 	if t.baseline != nil {
-		g.systems[report.BaselineName] = ours(*t.baseline, "bench_tools:Tools", 1)
+		g.systems[report.BaselineName] = ours(*t.baseline, toolsAdapter, 1)
 		versus = append(versus, report.BaselineName)
 	}
 	for _, outstanding := range []int{8, 64} {

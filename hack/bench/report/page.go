@@ -1,7 +1,6 @@
 package report
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,11 +8,27 @@ import (
 	"text/tabwriter"
 )
 
-// Markers around the part of a page that is generated.
+// Parts of the page that programs write, each between its markers.
 const (
-	beginMarker = "<!-- bench:begin (written by make bench; do not edit between the markers) -->"
-	endMarker   = "<!-- bench:end -->"
+	BenchPart   = "bench"
+	ProfilePart = "profile"
+	PeersPart   = "peers"
 )
+
+// Replace writes a part of a page anew. The page must have the part's markers: <!-- NAME:begin --> and <!-- NAME:end -->.
+func Replace(path, part, text string) error {
+	page, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	begin, end := "<!-- "+part+":begin -->", "<!-- "+part+":end -->"
+	before, rest, began := strings.Cut(string(page), begin)
+	_, after, ended := strings.Cut(rest, end)
+	if !began || !ended {
+		return fmt.Errorf("%s has no part between %q and %q", path, begin, end)
+	}
+	return os.WriteFile(path, []byte(before+begin+"\n"+text+end+after), 0o644)
+}
 
 // Plain is the result for a terminal.
 func Plain(r *Result) string {
@@ -30,28 +45,21 @@ func Plain(r *Result) string {
 	return text.String()
 }
 
-// WritePage replaces the generated part of a page and writes the plots beside it.
+// WritePage writes the bench part of a page, and the plots in img/ beside it.
 func WritePage(path string, r *Result) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
+	if err := Replace(path, BenchPart, Markdown(r)); err != nil {
 		return err
-	}
-	before, rest, began := strings.Cut(string(text), beginMarker)
-	_, after, ended := strings.Cut(rest, endMarker)
-	if !began || !ended {
-		return fmt.Errorf("%s has no part between %q and %q", path, beginMarker, endMarker)
 	}
 	folder := filepath.Join(filepath.Dir(path), "img")
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	var failures []error
 	for _, p := range Plots(r) {
-		failures = append(failures, os.WriteFile(filepath.Join(folder, p.Name), []byte(p.SVG), 0o644))
+		if err := os.WriteFile(filepath.Join(folder, p.Name), []byte(p.SVG), 0o644); err != nil {
+			return err
+		}
 	}
-	page := before + beginMarker + "\n" + Markdown(r) + endMarker + after
-	failures = append(failures, os.WriteFile(path, []byte(page), 0o644))
-	return errors.Join(failures...)
+	return nil
 }
 
 // Markdown is the generated part of the page.

@@ -19,7 +19,7 @@ type Routed struct {
 	Adapter string
 	// Workers wanted.
 	Workers int
-	// Pprof starts the router with its profile endpoints.
+	// Pprof makes the router serve its profiles, at System.Profiles.
 	Pprof bool
 }
 
@@ -44,9 +44,10 @@ func (o Routed) start(ctx context.Context, t Tree, s *System) error {
 	if err := os.WriteFile(file, fmt.Appendf(nil, config, o.Workers, o.Adapter), 0o600); err != nil {
 		return err
 	}
-	args := []string{"--config", file, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--bridge-socket", socket, "--state-dir", s.folder}
+	args := []string{"--config", file, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--bridge-socket", socket,
+		"--state-dir", s.folder}
 	if o.Pprof {
-		args = append(args, "--pprof")
+		args = append(args, "--pprof-listen", "127.0.0.1:0")
 	}
 	router, err := start(s.folder, "router", nil, t.Router, args...)
 	if err != nil {
@@ -68,6 +69,7 @@ func (o Routed) start(ctx context.Context, t Tree, s *System) error {
 var (
 	callersLine = regexp.MustCompile(`"callers":"(127\.0\.0\.1:\d+)"`)
 	adminLine   = regexp.MustCompile(`"admin":"(127\.0\.0\.1:\d+)"`)
+	pprofLine   = regexp.MustCompile(`"pprof":"(127\.0\.0\.1:\d+)"`)
 )
 
 // serving reads the addresses from the router's log.
@@ -78,6 +80,9 @@ func (s *System) serving(router *child) bool {
 		return false
 	}
 	s.Addresses, s.Admin = []string{callers[1]}, admin[1]
+	if pprof := pprofLine.FindStringSubmatch(text); pprof != nil {
+		s.Profiles = pprof[1]
+	}
 	return true
 }
 

@@ -13,8 +13,8 @@ type System struct {
 	Name string
 	// Addresses that callers call: one for each process of a plain server, else one.
 	Addresses []string
-	// Admin is the address of the router's probes, "" where there is none.
-	Admin string
+	// Admin is the address of the router's probes, Profiles that of its profiles; "" where there is none.
+	Admin, Profiles string
 
 	folder  string
 	router  []*child // what stands between caller and Python
@@ -24,21 +24,19 @@ type System struct {
 // Usage of a system's processes.
 type Usage struct{ Router, Workers time.Duration }
 
-// Router is the process that routes, 0 where there is none.
-func (s *System) Router() int {
-	if len(s.router) == 0 {
-		return 0
+// Python returns all Python processes that live.
+func (s *System) Python() ([]int, error) {
+	var pids []int
+	for _, c := range s.workers {
+		below, err := tree(c.pid())
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range below {
+			pids = append(pids, p.pid)
+		}
 	}
-	return s.router[0].pid()
-}
-
-// Workers are the roots of the Python processes.
-func (s *System) Workers() []int {
-	pids := make([]int, len(s.workers))
-	for i, c := range s.workers {
-		pids[i] = c.pid()
-	}
-	return pids
+	return pids, nil
 }
 
 // Usage is the CPU time that the system has used since it started.
