@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/snakepit-k8s/snakepit/hack/bench/load"
+	"github.com/snakepit-k8s/snakepit/hack/bench/meter"
 	"github.com/snakepit-k8s/snakepit/hack/bench/report"
 	"github.com/snakepit-k8s/snakepit/hack/bench/system"
 )
@@ -167,6 +168,9 @@ func (s *session) group(ctx context.Context, g group) {
 // cell measures each system in turn, as often as there are repeats; each repeat begins with another one.
 func (s *session) cell(ctx context.Context, g group, c cell, running map[string]*system.System) error {
 	c.entries = slices.DeleteFunc(slices.Clone(c.entries), func(e entry) bool { return running[e.of] == nil })
+	if len(c.entries) == 0 {
+		return nil // why its systems do not run has been told
+	}
 	told := report.Cell{ID: c.id, Title: c.title, Workers: g.workers, Outstanding: c.outstanding}
 	if c.paced != "" {
 		if told.Rate = s.rate(c.paced); told.Rate == 0 {
@@ -225,21 +229,18 @@ func (s *session) rate(id string) float64 {
 
 // one measurement.
 func (s *session) one(ctx context.Context, of *system.System, target *load.Target, rate float64, repeat uint64) (report.Measure, error) {
-	var m meter
+	var m meter.Meter
 	var sample load.Sample
 	var err error
 	if rate > 0 {
-		sample, err = target.Paced(ctx, rate, seed+repeat, warm, s.window, m.probe(of))
+		sample, err = target.Paced(ctx, rate, seed+repeat, warm, s.window, m.Probe(of))
 	} else {
-		sample, err = target.Closed(ctx, warm, s.window, m.probe(of))
-	}
-	if err == nil {
-		err = m.err
+		sample, err = target.Closed(ctx, warm, s.window, m.Probe(of))
 	}
 	if err != nil {
 		return report.Measure{}, err
 	}
-	return m.measure(of, sample)
+	return m.Measure(of, sample)
 }
 
 func summary(c *report.Cell) string {

@@ -89,16 +89,24 @@ func sleep(ctx context.Context, d time.Duration) {
 // grace is what calls under way get when the window has closed.
 const grace = 30 * time.Second
 
-// Closed keeps one call under way in each lane. Open must have succeeded.
+// Call makes one call in a lane; a lane makes one call at a time.
+type Call func(ctx context.Context, lane int) error
+
+// Closed keeps one call under way in each of the target's lanes. Open must have succeeded.
 func (t *Target) Closed(ctx context.Context, warm, window time.Duration, probe Probe) (Sample, error) {
+	return Closed(ctx, len(t.lanes), t.call, warm, window, probe)
+}
+
+// Closed keeps one call under way in each of so many lanes.
+func Closed(ctx context.Context, lanes int, call Call, warm, window time.Duration, probe Probe) (Sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, warm+window+grace)
 	defer cancel()
 	r := &recorder{stop: cancel}
-	s, err := r.run(ctx, warm, window, probe, len(t.lanes), func(i int) {
+	return r.run(ctx, warm, window, probe, lanes, func(i int) {
 		took := make([]time.Duration, 0, 1<<14)
 		for phase := warming; phase != over; {
 			began := time.Now()
-			err := t.call(ctx, i)
+			err := call(ctx, i)
 			ended := time.Now()
 			phase = r.phase.Load()
 			if err != nil {
@@ -111,7 +119,6 @@ func (t *Target) Closed(ctx context.Context, warm, window time.Duration, probe P
 		}
 		r.hand(took, nil)
 	})
-	return s, err
 }
 
 // Paced is the open loop: calls begin at random moments, so many a second on average, the same moments for the same seed. Latency counts from the

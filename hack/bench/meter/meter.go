@@ -1,4 +1,5 @@
-package main
+// Package meter reads what client, system and machine use while a loop runs.
+package meter
 
 import (
 	"errors"
@@ -10,8 +11,8 @@ import (
 	"github.com/snakepit-k8s/snakepit/hack/bench/system"
 )
 
-// meter reads what everybody has used at both ends of a window.
-type meter struct {
+// Meter reads what everybody has used at both ends of a window.
+type Meter struct {
 	at  [2]reading
 	err error
 }
@@ -22,7 +23,8 @@ type reading struct {
 	when         time.Time
 }
 
-func (m *meter) probe(of *system.System) load.Probe {
+// Probe is for the loop; it reads at both ends.
+func (m *Meter) Probe(of *system.System) load.Probe {
 	return func(begin bool) {
 		r := &m.at[1]
 		if begin {
@@ -37,9 +39,12 @@ func (m *meter) probe(of *system.System) load.Probe {
 	}
 }
 
-// measure turns readings and latencies into what is told.
-func (m *meter) measure(of *system.System, sample load.Sample) (report.Measure, error) {
+// Measure turns readings and latencies into what is told. It fails when a reading failed, or when no call ended.
+func (m *Meter) Measure(of *system.System, sample load.Sample) (report.Measure, error) {
 	calls := len(sample.Latencies)
+	if m.err != nil {
+		return report.Measure{}, m.err
+	}
 	if calls == 0 {
 		return report.Measure{}, errors.New("no call ended within the window")
 	}
@@ -54,7 +59,7 @@ func (m *meter) measure(of *system.System, sample load.Sample) (report.Measure, 
 		Calls: calls, PerSecond: float64(calls) / sample.Window.Seconds(), Late: micros(sample.Late),
 		P50: micros(load.Percentile(sample.Latencies, 0.5)), P99: micros(load.Percentile(sample.Latencies, 0.99)), P999: micros(load.Percentile(sample.Latencies, 0.999)),
 		ServerCPU: each(router + workers), RouterCPU: each(router), WorkersCPU: each(workers), ClientCPU: each(client),
-		RSS: float64(rss) / mib, PSS: float64(pss) / mib,
+		RSS: float64(rss) / (1 << 20), PSS: float64(pss) / (1 << 20),
 		Foreign: max(0, busy-(router+workers+client).Seconds()) / all, Idle: max(0, 1-busy/all),
 	}, err
 }
