@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from snakepit import Adapter, tool
 
 
@@ -12,3 +14,8 @@ class Tools(Adapter):
     def echo(self, payload: bytes) -> bytes:
         """Answer once."""
         return payload
+
+    @tool
+    def pid(self) -> int:
+        """Say which process serves."""
+        return os.getpid()

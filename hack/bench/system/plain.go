@@ -58,6 +58,27 @@ func Plain(ctx context.Context, t Tree, name, mode string, threads, count int) (
 	return s, nil
 }
 
+// Script starts one of the Python servers that print `listening PORT`, with the interpreter of the tree and without our package.
+func Script(ctx context.Context, t Tree, name, file string) (*System, error) {
+	dir, err := folder()
+	if err != nil {
+		return nil, err
+	}
+	s := &System{Name: name, folder: dir}
+	environment := []string{"PATH=" + filepath.Dir(t.Python) + string(os.PathListSeparator) + os.Getenv("PATH"), "HOME=" + dir, "PYTHONDONTWRITEBYTECODE=1"}
+	c, err := start(dir, name, environment, t.Python, filepath.Join(t.Servers, file))
+	if err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	s.workers = []*child{c}
+	address, err := listening(ctx, c)
+	if err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	s.Addresses = []string{address}
+	return s, nil
+}
+
 // Floor starts the grpc-go echo of this program.
 func Floor(ctx context.Context, name string) (*System, error) {
 	self, err := os.Executable()
