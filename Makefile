@@ -131,8 +131,20 @@ test-apiserver: ## Operator and router against a real etcd and kube-apiserver
 faults: ## Crash at every write (R1), on a real API server; FAULTS=all for every point
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" hack/faults.sh
 
+.PHONY: bench
+bench: $(VENV_READY) ## Compare with plain grpcio and write docs/benchmarks.md; BASELINE=commit, BENCH_QUICK=1 (a look, 2 min)
+	@go run ./hack/bench --docs docs/benchmarks.md $(if $(BASELINE),--baseline $(BASELINE))
+
+.PHONY: bench-profile
+bench-profile: $(VENV_READY) ## Say where the router's CPU time goes, in µs a call
+	@go run ./hack/bench --profile --docs docs/benchmarks.md
+
+.PHONY: bench-peers
+bench-peers: $(VENV_READY) ## Ray Serve and LitServe, newest, in an environment of their own: echo, and recovery from a crash
+	@go run ./hack/bench/peers --docs docs/benchmarks.md
+
 .PHONY: figures
-figures: ## Print the figures that make faults left, as a table; fails when one is beyond its bound
+figures: ## Print the figures that make faults and make bench left, as a table; fails when one is beyond its bound
 	@go run ./hack/figures
 
 .PHONY: test-e2e

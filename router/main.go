@@ -25,6 +25,7 @@ type options struct {
 	group        string
 	listen       string
 	adminListen  string
+	pprofListen  string
 	bridgeSocket string
 	stateDir     string
 	podUID       string
@@ -39,6 +40,7 @@ func parseOptions(args []string) (options, error) {
 	f.StringVar(&o.group, "group", "", "name of the WorkerGroup to follow")
 	f.StringVar(&o.listen, "listen", fmt.Sprintf(":%d", v1alpha1.PortGRPC), "address for callers (gRPC)")
 	f.StringVar(&o.adminListen, "admin-listen", fmt.Sprintf(":%d", v1alpha1.PortAdmin), "address for probes and metrics (HTTP)")
+	f.StringVar(&o.pprofListen, "pprof-listen", "", "loopback `address` for Go's profiles under /debug/pprof/, such as 127.0.0.1:6060; off when empty")
 	f.StringVar(&o.bridgeSocket, "bridge-socket", v1alpha1.BridgeSocket, "unix socket that workers dial")
 	f.StringVar(&o.stateDir, "state-dir", v1alpha1.RouterStateDir, "`directory` of this router alone, for the last spec it followed")
 	if err := f.Parse(args); err != nil {
@@ -53,6 +55,11 @@ func parseOptions(args []string) (options, error) {
 		return o, errors.New("--config runs without Kubernetes: leave --namespace and --group out")
 	case o.config == "" && o.podUID == "":
 		return o, fmt.Errorf("%s is not set: in a cluster the pod's UID comes by the downward API", v1alpha1.EnvPodUID)
+	}
+	if o.pprofListen != "" {
+		if err := loopbackAddress(o.pprofListen); err != nil {
+			return o, err
+		}
 	}
 	if o.podUID == "" {
 		o.podUID = localPod

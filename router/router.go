@@ -112,7 +112,7 @@ func (r *router) prestop() {
 func (r *router) ready() bool { return r.pool.Facts().Ready }
 
 // sockets are what the router listens on.
-type sockets struct{ callers, admin, workers net.Listener }
+type sockets struct{ callers, admin, profiles, workers net.Listener }
 
 func (r *router) listen() (s sockets, err error) {
 	defer func() {
@@ -126,6 +126,12 @@ func (r *router) listen() (s sockets, err error) {
 	if s.admin, err = net.Listen("tcp", r.options.adminListen); err != nil {
 		return s, fmt.Errorf("listen for probes and metrics (choose another --admin-listen): %w", err)
 	}
+	if r.options.pprofListen != "" {
+		if s.profiles, err = net.Listen("tcp", r.options.pprofListen); err != nil {
+			return s, fmt.Errorf("listen for profiles (choose another --pprof-listen): %w", err)
+		}
+		r.log.Info("profiles", "pprof", s.profiles.Addr().String())
+	}
 	if err = os.MkdirAll(filepath.Dir(r.options.bridgeSocket), 0o755); err != nil {
 		return s, fmt.Errorf("folder of the bridge socket (choose another --bridge-socket): %w", err)
 	}
@@ -134,7 +140,7 @@ func (r *router) listen() (s sockets, err error) {
 }
 
 func (s sockets) close() {
-	for _, l := range []net.Listener{s.callers, s.admin, s.workers} {
+	for _, l := range []net.Listener{s.callers, s.admin, s.profiles, s.workers} {
 		if l != nil {
 			_ = l.Close() // closed by its server already, as a rule
 		}
@@ -157,7 +163,7 @@ func (r *router) run(ctx context.Context) error {
 	parts, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var group sync.WaitGroup
-	failed := make(chan error, 5) // one for each part
+	failed := make(chan error, 6) // one for each part
 	start := func(f func() error) {
 		group.Go(func() {
 			if err := f(); err != nil && parts.Err() == nil {
@@ -170,6 +176,9 @@ func (r *router) run(ctx context.Context) error {
 	start(func() error { return r.front.Serve(s.callers) })
 	start(func() error { return r.watch(parts) })
 	start(func() error { return probes.Run(parts) })
+	if s.profiles != nil {
+		start(func() error { return serveProfiles(parts, s.profiles) })
+	}
 	r.log.Info("serving", "callers", s.callers.Addr().String(), "admin", s.admin.Addr().String(), "bridge", r.options.bridgeSocket, "version", version)
 
 	select {

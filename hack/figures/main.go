@@ -48,7 +48,7 @@ func main() {
 func run(path string, out io.Writer) error {
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("there is no %s; make faults writes it", path)
+		return fmt.Errorf("there is no %s; make faults and make bench write it", path)
 	}
 	if err != nil {
 		return err
@@ -91,7 +91,7 @@ func read(in io.Reader) ([]figure, error) {
 		return nil, err
 	}
 	if len(figures) == 0 {
-		return nil, errors.New("there is no figure in it; make faults writes some")
+		return nil, errors.New("there is no figure in it; make faults and make bench write some")
 	}
 	return figures, nil
 }
