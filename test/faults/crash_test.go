@@ -43,7 +43,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 			t.Parallel()
 			l := begin(t, p)
 			defer func() { all.add(p, l, t.Failed()) }()
-			l.live()
+			l.live(g.scaled)
 			l.judge(g)
 		})
 	}
@@ -55,7 +55,7 @@ func goldenLife(t *testing.T) golden {
 	var g golden
 	for i := range goldenRuns {
 		l := begin(t, point{how: never, act: restart})
-		l.live()
+		l.live(nil)
 		l.stop()
 		writes, _ := l.wire.sent()
 		made := creates(watcher.seen(l.namespace))

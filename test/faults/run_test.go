@@ -2,7 +2,9 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -107,22 +109,23 @@ func (l *lifeOfPool) stop() {
 	l.operator = nil
 }
 
-// live plays the whole life: create, scale, delete.
-func (l *lifeOfPool) live() {
+// live plays the whole life: create, scale, delete. Scaled is what the pool must be like in between; nil for a life that is to show it.
+func (l *lifeOfPool) live(scaled map[string]string) {
 	l.t.Helper()
 	l.create(workersFirst)
-	l.reach(workersFirst)
+	l.reach(workersFirst, l.ready)
 	if !l.deleted {
 		l.scale(workersScaled)
-		l.reach(workersScaled)
+		l.reach(workersScaled, l.becomes(scaled))
 	}
 	if !l.deleted {
-		var err error
-		l.scaled, err = state(l.ctx, server.Client, l.namespace)
-		l.must(err)
 		if l.faulted {
 			l.staysQuiet("scaled")
 		}
+		// What counts is what is there when the operator has done its work: after the quiet window, not before.
+		var err error
+		l.scaled, err = state(l.ctx, server.Client, l.namespace)
+		l.must(err)
 	}
 	l.delete()
 	l.await("the pool is gone", l.gone)
@@ -157,14 +160,14 @@ func (l *lifeOfPool) delete() {
 	l.story.tell("user", "deletes the pool")
 }
 
-// reach waits until the pool has n workers, whatever the user wanted meanwhile, or until the user has deleted it.
-func (l *lifeOfPool) reach(n int32) {
+// reach waits for the goal with n workers, whatever the user wanted meanwhile, or until the user has deleted the pool.
+func (l *lifeOfPool) reach(n int32, goal func() error) {
 	l.t.Helper()
 	for first := true; first || (l.want != n && !l.deleted); first = false {
 		if !first {
 			l.scale(n)
 		}
-		l.await("the pool is ready", l.ready)
+		l.await("the pool is ready", goal)
 	}
 	writes, _ := l.wire.sent()
 	l.steps = append(l.steps, len(writes))
@@ -185,6 +188,28 @@ func (l *lifeOfPool) ready() error {
 		return fmt.Errorf("%d of %d workers: %s", pool.Status.ReadyWorkers, l.want, fixture.Conditions(pool.Status.Conditions))
 	}
 	return nil
+}
+
+// becomes is the goal of a scaled pool: ready, and each of its objects as in the golden life. The pool's Ready alone is too early: it may be
+// what the crashed operator wrote last, while its successor has not begun and the group's own status is still to come. A life that is to
+// show the state waits until nothing was written for the quiet window.
+func (l *lifeOfPool) becomes(scaled map[string]string) func() error {
+	return func() error {
+		if err := l.ready(); err != nil || l.deleted || l.want != workersScaled {
+			return err
+		}
+		if scaled == nil {
+			if _, last := l.wire.sent(); time.Since(last) < quiet {
+				return fmt.Errorf("the last write was less than %s ago", quiet)
+			}
+			return nil
+		}
+		now, err := state(l.ctx, server.Client, l.namespace)
+		if lines := difference(scaled, now); err == nil && len(lines) > 0 {
+			err = errors.New(strings.Join(lines, "; "))
+		}
+		return err
+	}
 }
 
 func (l *lifeOfPool) gone() error {
