@@ -1,6 +1,8 @@
 package faults
 
 import (
+	"encoding/json"
+	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -39,5 +41,25 @@ func TestJudgements(t *testing.T) {
 	}
 	if got := creates([]life{pool, group, pod("x", 1, 2)}); len(got) != 2 || got["Pod x"] != 1 {
 		t.Errorf("creates: %v, want the group and the pod once", got)
+	}
+}
+
+// A status that lags behind its object's generation must differ from one that does not; the numbers themselves are incidental.
+func TestStripKeepsWhetherAGenerationIsObserved(t *testing.T) {
+	object := func(generation, observed int64) map[string]string {
+		text, err := json.MarshalIndent(strip(map[string]any{
+			"metadata": map[string]any{"generation": generation, "resourceVersion": "7"},
+			"status":   map[string]any{"conditions": []any{map[string]any{"type": "Ready", "status": "True", "observedGeneration": observed}}},
+		}, generation), "", " ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return map[string]string{"WorkerGroup g": string(text)}
+	}
+	if lines := difference(object(2, 2), object(5, 5)); len(lines) > 0 {
+		t.Errorf("two that observed their own generation differ: %v", lines)
+	}
+	if lines := difference(object(2, 2), object(2, 1)); len(lines) != 1 || !strings.Contains(lines[0], "present: false") {
+		t.Errorf("one that lags: %v, want one difference", lines)
 	}
 }
