@@ -39,7 +39,7 @@ const (
 
 // lifeOfPool is one life cycle of one pool in a namespace of its own, with at most one fault.
 type lifeOfPool struct {
-	t         *testing.T
+	t         *witness
 	ctx       context.Context
 	point     point
 	story     *story
@@ -65,21 +65,23 @@ type lifeOfPool struct {
 	untold bool
 }
 
+func newLife(t *testing.T, p point) *lifeOfPool {
+	return &lifeOfPool{t: &witness{TB: t}, ctx: t.Context(), point: p, story: newStory(), forced: map[types.UID]bool{}}
+}
+
 // begin starts an operator that will meet the point's fault.
-func begin(t *testing.T, p point) *lifeOfPool {
-	t.Helper()
-	l := &lifeOfPool{t: t, ctx: t.Context(), point: p, story: newStory(), forced: map[types.UID]bool{}}
-	t.Cleanup(func() {
+func (l *lifeOfPool) begin() {
+	l.t.Helper()
+	l.t.Cleanup(func() {
 		l.stop()
-		if t.Failed() && !l.untold {
-			t.Logf("the story of %s:\n%s", p, l.story)
+		if l.t.Failed() && !l.untold {
+			l.t.Logf("the story of %s:\n%s", l.point, l.story)
 		}
 	})
 	var err error
 	l.namespace, err = server.Namespace(l.ctx, "faults")
 	l.must(err)
-	l.start(p.at, p.how)
-	return l
+	l.start(l.point.at, l.point.how)
 }
 
 func (l *lifeOfPool) must(err error) {

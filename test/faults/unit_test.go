@@ -2,6 +2,8 @@ package faults
 
 import (
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,5 +63,47 @@ func TestStripKeepsWhetherAGenerationIsObserved(t *testing.T) {
 	}
 	if lines := difference(object(2, 2), object(2, 1)); len(lines) != 1 || !strings.Contains(lines[0], "present: false") {
 		t.Errorf("one that lags: %v, want one difference", lines)
+	}
+}
+
+// deaf is a test that fails without consequences.
+type deaf struct {
+	testing.TB
+	said []string
+}
+
+func (d *deaf) Helper()                   {}
+func (d *deaf) Error(args ...any)         { d.said = append(d.said, fmt.Sprint(args...)) }
+func (d *deaf) Errorf(f string, a ...any) { d.said = append(d.said, fmt.Sprintf(f, a...)) }
+func (d *deaf) Fatal(args ...any)         { d.Error(args...) }
+func (d *deaf) Fatalf(f string, a ...any) { d.Errorf(f, a...) }
+
+// The summary of a failed point is its first error on one line, and the test itself still hears all of them.
+func TestWitnessKeepsTheFirstError(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		fail func(w *witness)
+		why  string
+		said []string
+	}{
+		{"nothing", func(*witness) {}, "", nil},
+		{"errors", func(w *witness) { w.Error("two", "words"); w.Errorf("%d", 2) }, "two words", []string{"twowords", "2"}},
+		{"formatted", func(w *witness) { w.Errorf("line %d\n\tof it", 1); w.Error("x") }, "line 1 of it", []string{"line 1\n\tof it", "x"}},
+		{"fatal", func(w *witness) { w.Fatal("end") }, "end", []string{"end"}},
+		{"fatal, formatted", func(w *witness) { w.Fatalf("end %s", "of it") }, "end of it", []string{"end of it"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			heard := &deaf{}
+			w := &witness{TB: heard}
+			c.fail(w)
+			if w.why() != c.why || !slices.Equal(heard.said, c.said) {
+				t.Errorf("why %q, heard %q; want %q and %q", w.why(), heard.said, c.why, c.said)
+			}
+		})
+	}
+	w := &witness{TB: &deaf{}}
+	w.Error(strings.Repeat("é", longestLine+1))
+	if got := []rune(w.why()); len(got) != longestLine+1 || got[longestLine] != '…' {
+		t.Errorf("a long message has %d characters, want it cut to %d", len(got), longestLine)
 	}
 }
