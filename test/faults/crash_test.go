@@ -18,7 +18,12 @@ type point struct {
 	act act
 }
 
-func (p point) String() string { return fmt.Sprintf("k=%d,%s,%s", p.k, p.how, p.act) }
+func (p point) String() string {
+	if p.how == never {
+		return "a life without a fault"
+	}
+	return fmt.Sprintf("k=%d,%s,%s", p.k, p.how, p.act)
+}
 
 // golden is what a life without a fault does.
 type golden struct {
@@ -34,37 +39,46 @@ const goldenRuns = 3
 
 // TestCrashAtEveryWrite is R1. FAULTS=sample runs each write's position with some of its faults, chosen by FAULTS_SEED; otherwise all run.
 func TestCrashAtEveryWrite(t *testing.T) {
-	g := goldenLife(t)
+	all := &result{}
+	t.Cleanup(func() { all.report(t) })
+	g := goldenLife(t, all)
 	points, seed := choose(t, g)
-	all := &result{planned: len(points), seed: seed}
-	t.Cleanup(func() { all.report(t, g) })
+	all.planned, all.seed, all.writes = len(points), seed, len(g.writes)
 	for _, p := range points {
 		t.Run(p.String(), func(t *testing.T) {
 			t.Parallel()
-			l := begin(t, p)
-			defer func() { all.add(p, l, t.Failed()) }()
-			l.live()
+			l := newLife(t, p)
+			// Registered before the life begins, so that it runs when all else has ended: the end may fail too.
+			t.Cleanup(func() { all.add(l) })
+			l.begin()
+			l.live(g.scaled)
 			l.judge(g)
 		})
 	}
 }
 
 // goldenLife runs the life without a fault. The shortest run is the measure: its writes happen in every life.
-func goldenLife(t *testing.T) golden {
+func goldenLife(t *testing.T, all *result) golden {
 	t.Helper()
 	var g golden
 	for i := range goldenRuns {
-		l := begin(t, point{how: never, act: restart})
-		l.live()
+		l := newLife(t, point{how: never, act: restart})
+		t.Cleanup(func() {
+			if why := l.t.why(); why != "" {
+				all.fail(l.point, why)
+			}
+		})
+		l.begin()
+		l.live(nil)
 		l.stop()
 		writes, _ := l.wire.sent()
 		made := creates(watcher.seen(l.namespace))
 		l.judge(golden{creates: made, scaled: l.scaled})
 		if i > 0 && !maps.Equal(made, g.creates) {
-			t.Fatalf("a life without a fault made %v, the one before made %v: there is nothing to compare with", made, g.creates)
+			l.t.Fatalf("a life without a fault made %v, the one before made %v: there is nothing to compare with", made, g.creates)
 		}
 		if lines := difference(g.scaled, l.scaled); i > 0 && len(lines) > 0 {
-			t.Fatalf("two lives without a fault differ: %v", lines)
+			l.t.Fatalf("two lives without a fault differ: %v", lines)
 		}
 		if t.Failed() {
 			t.FailNow()

@@ -55,5 +55,8 @@ func run(m *testing.M) (code int, err error) {
 		return 1, errors.Join(err, watcher.Stop())
 	}
 	code = m.Run()
+	for _, line := range summary {
+		fmt.Println(line)
+	}
 	return code, errors.Join(kubelet.Stop(), watcher.Stop())
 }

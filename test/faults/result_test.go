@@ -21,25 +21,96 @@ const worstRecovery = 5 * time.Second
 // envFigures names the file to which figures are added; without it a run is somebody's own and reports none.
 const envFigures = "FIGURES"
 
+// witness is a test that remembers what went wrong first.
+type witness struct {
+	testing.TB
+	mu    sync.Mutex
+	first string
+}
+
+func (w *witness) keep(message string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.first == "" {
+		w.first = message
+	}
+}
+
+// Error, Errorf, Fatal and Fatalf are the test's own; the rest of what may end a test is not used here.
+func (w *witness) Error(args ...any) {
+	w.Helper()
+	w.keep(fmt.Sprintln(args...))
+	w.TB.Error(args...)
+}
+
+// Errorf is like Error.
+func (w *witness) Errorf(format string, args ...any) {
+	w.Helper()
+	w.keep(fmt.Sprintf(format, args...))
+	w.TB.Errorf(format, args...)
+}
+
+// Fatal is like Error.
+func (w *witness) Fatal(args ...any) {
+	w.Helper()
+	w.keep(fmt.Sprintln(args...))
+	w.TB.Fatal(args...)
+}
+
+// Fatalf is like Error.
+func (w *witness) Fatalf(format string, args ...any) {
+	w.Helper()
+	w.keep(fmt.Sprintf(format, args...))
+	w.TB.Fatalf(format, args...)
+}
+
+// longestLine bounds what a summary says of one point, in characters.
+const longestLine = 400
+
+// why is what went wrong first, on one line; empty when nothing did.
+func (w *witness) why() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	line := []rune(strings.Join(strings.Fields(w.first), " "))
+	if len(line) > longestLine {
+		line = append(line[:longestLine], '…')
+	}
+	return string(line)
+}
+
+// summary is printed when all output of the tests is out: the end of a log is what is kept of it.
+var summary []string
+
+func summarize(format string, args ...any) { summary = append(summary, fmt.Sprintf(format, args...)) }
+
 // result is what all points of a run came to.
 type result struct {
 	mu      sync.Mutex
 	planned int
 	seed    uint64
+	writes  int
 	points  int
 	reached int
+	// failed says of each failed life which it is and why.
 	failed  []string
 	slowest *lifeOfPool
 	longest time.Duration
 }
 
-func (r *result) add(p point, l *lifeOfPool, failed bool) {
+// fail adds a life to the failed ones.
+func (r *result) fail(p point, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed = append(r.failed, fmt.Sprintf("%s: %s", p, why))
+}
+
+func (r *result) add(l *lifeOfPool) {
+	if l.t.Failed() {
+		r.fail(l.point, orElse(l.t.why(), "no check of ours failed; a race or a panic did, see the output"))
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.points++
-	if failed {
-		r.failed = append(r.failed, p.String())
-	}
 	if l.faulted {
 		r.reached++
 	}
@@ -64,23 +135,25 @@ type figure struct {
 }
 
 // report says what the run came to. A run in which faults did not happen is void: it has shown nothing.
-func (r *result) report(t *testing.T, g golden) {
+func (r *result) report(t *testing.T) {
 	t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	fmt.Printf("R1: W = %d writes, %d points, at %d of them the fault happened, %d failed, worst recovery %.1f s\n",
-		len(g.writes), r.points, r.reached, len(r.failed), r.longest.Seconds())
+	summarize("R1: W = %d writes, %d points, at %d of them the fault happened, %d failed, worst recovery %.1f s",
+		r.writes, r.points, r.reached, len(r.failed), r.longest.Seconds())
 	if r.longest > worstRecovery {
 		fmt.Printf("R1: the recovery of %s, beyond %s:\n%s\n", r.slowest.point, worstRecovery, r.slowest.story)
+		summarize("R1: the recovery of %s was beyond %s", r.slowest.point, worstRecovery)
 	}
-	if len(r.failed) > 0 {
-		fmt.Printf("R1: failed: %s\n", strings.Join(r.failed, " "))
+	for _, failed := range r.failed {
+		summarize("R1: failed: %s", failed)
 	}
-	if r.points < r.planned {
-		return // single points, by name
+	if r.planned == 0 || r.points < r.planned {
+		return // no golden life, or single points, by name
 	}
 	void := r.reached*10 < r.points*9
 	if void {
+		summarize("R1: void: the fault happened at only %d of %d points", r.reached, r.points)
 		t.Errorf("void: the fault happened at only %d of %d points", r.reached, r.points)
 	}
 	path := os.Getenv(envFigures)
@@ -91,7 +164,7 @@ func (r *result) report(t *testing.T, g golden) {
 	figures := []figure{
 		{Figure: "points", Value: float64(r.points), Unit: "points", OK: true},
 		{Figure: "failed", Value: failed, Unit: "points", Bound: "<=0", OK: failed <= 0},
-		{Figure: "writes of a life (W)", Value: float64(len(g.writes)), Unit: "writes", OK: true},
+		{Figure: "writes of a life (W)", Value: float64(r.writes), Unit: "writes", OK: true},
 		{Figure: "worst recovery", Value: longest, Unit: "s", Bound: fmt.Sprintf("<=%g", worstRecovery.Seconds()), OK: longest <= worstRecovery.Seconds()},
 	}
 	commit, err := exec.Command("git", "-C", fixture.Root(), "describe", "--always", "--dirty").Output()

@@ -2,7 +2,9 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,7 +39,7 @@ const (
 
 // lifeOfPool is one life cycle of one pool in a namespace of its own, with at most one fault.
 type lifeOfPool struct {
-	t         *testing.T
+	t         *witness
 	ctx       context.Context
 	point     point
 	story     *story
@@ -63,21 +65,23 @@ type lifeOfPool struct {
 	untold bool
 }
 
+func newLife(t *testing.T, p point) *lifeOfPool {
+	return &lifeOfPool{t: &witness{TB: t}, ctx: t.Context(), point: p, story: newStory(), forced: map[types.UID]bool{}}
+}
+
 // begin starts an operator that will meet the point's fault.
-func begin(t *testing.T, p point) *lifeOfPool {
-	t.Helper()
-	l := &lifeOfPool{t: t, ctx: t.Context(), point: p, story: newStory(), forced: map[types.UID]bool{}}
-	t.Cleanup(func() {
+func (l *lifeOfPool) begin() {
+	l.t.Helper()
+	l.t.Cleanup(func() {
 		l.stop()
-		if t.Failed() && !l.untold {
-			t.Logf("the story of %s:\n%s", p, l.story)
+		if l.t.Failed() && !l.untold {
+			l.t.Logf("the story of %s:\n%s", l.point, l.story)
 		}
 	})
 	var err error
 	l.namespace, err = server.Namespace(l.ctx, "faults")
 	l.must(err)
-	l.start(p.at, p.how)
-	return l
+	l.start(l.point.at, l.point.how)
 }
 
 func (l *lifeOfPool) must(err error) {
@@ -107,22 +111,23 @@ func (l *lifeOfPool) stop() {
 	l.operator = nil
 }
 
-// live plays the whole life: create, scale, delete.
-func (l *lifeOfPool) live() {
+// live plays the whole life: create, scale, delete. Scaled is what the pool must be like in between; nil for a life that is to show it.
+func (l *lifeOfPool) live(scaled map[string]string) {
 	l.t.Helper()
 	l.create(workersFirst)
-	l.reach(workersFirst)
+	l.reach(workersFirst, l.ready)
 	if !l.deleted {
 		l.scale(workersScaled)
-		l.reach(workersScaled)
+		l.reach(workersScaled, l.becomes(scaled))
 	}
 	if !l.deleted {
-		var err error
-		l.scaled, err = state(l.ctx, server.Client, l.namespace)
-		l.must(err)
 		if l.faulted {
 			l.staysQuiet("scaled")
 		}
+		// What counts is what is there when the operator has done its work: after the quiet window, not before.
+		var err error
+		l.scaled, err = state(l.ctx, server.Client, l.namespace)
+		l.must(err)
 	}
 	l.delete()
 	l.await("the pool is gone", l.gone)
@@ -157,14 +162,14 @@ func (l *lifeOfPool) delete() {
 	l.story.tell("user", "deletes the pool")
 }
 
-// reach waits until the pool has n workers, whatever the user wanted meanwhile, or until the user has deleted it.
-func (l *lifeOfPool) reach(n int32) {
+// reach waits for the goal with n workers, whatever the user wanted meanwhile, or until the user has deleted the pool.
+func (l *lifeOfPool) reach(n int32, goal func() error) {
 	l.t.Helper()
 	for first := true; first || (l.want != n && !l.deleted); first = false {
 		if !first {
 			l.scale(n)
 		}
-		l.await("the pool is ready", l.ready)
+		l.await("the pool is ready", goal)
 	}
 	writes, _ := l.wire.sent()
 	l.steps = append(l.steps, len(writes))
@@ -185,6 +190,28 @@ func (l *lifeOfPool) ready() error {
 		return fmt.Errorf("%d of %d workers: %s", pool.Status.ReadyWorkers, l.want, fixture.Conditions(pool.Status.Conditions))
 	}
 	return nil
+}
+
+// becomes is the goal of a scaled pool: ready, and each of its objects as in the golden life. The pool's Ready alone is too early: it may be
+// what the crashed operator wrote last, while its successor has not begun and the group's own status is still to come. A life that is to
+// show the state waits until nothing was written for the quiet window.
+func (l *lifeOfPool) becomes(scaled map[string]string) func() error {
+	return func() error {
+		if err := l.ready(); err != nil || l.deleted || l.want != workersScaled {
+			return err
+		}
+		if scaled == nil {
+			if _, last := l.wire.sent(); time.Since(last) < quiet {
+				return fmt.Errorf("the last write was less than %s ago", quiet)
+			}
+			return nil
+		}
+		now, err := state(l.ctx, server.Client, l.namespace)
+		if lines := difference(scaled, now); err == nil && len(lines) > 0 {
+			err = errors.New(strings.Join(lines, "; "))
+		}
+		return err
+	}
 }
 
 func (l *lifeOfPool) gone() error {
@@ -258,26 +285,30 @@ func (l *lifeOfPool) staysQuiet(when string) {
 	}
 }
 
-// stripFinalizers is what a user does who does not want to wait.
-func (l *lifeOfPool) stripFinalizers(o client.Object) {
-	l.t.Helper()
-	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
-	l.must(client.IgnoreNotFound(server.Client.Patch(l.ctx, o, patch)))
-}
-
-// vanish removes an object at once and waits until it is gone.
+// vanish removes this very object at once, its finalizers too, and waits until it is gone. The operator may be faster than the user's next
+// look: another object of the same name, with a UID of its own, is none of this.
 func (l *lifeOfPool) vanish(o client.Object) {
 	l.t.Helper()
-	err := server.Client.Delete(l.ctx, o, client.GracePeriodSeconds(0))
-	l.must(client.IgnoreNotFound(err))
+	uid := o.GetUID()
+	err := server.Client.Delete(l.ctx, o.DeepCopyObject().(client.Object), client.GracePeriodSeconds(0), client.Preconditions{UID: &uid})
+	l.must(ignoreAnother(err))
 	if _, isPod := o.(*corev1.Pod); !isPod {
-		l.stripFinalizers(o)
+		patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"uid":%q,"finalizers":null}}`, uid))
+		l.must(ignoreAnother(server.Client.Patch(l.ctx, o.DeepCopyObject().(client.Object), patch)))
 	}
 	fixture.Eventually(l.t, limit, "the user's delete", func() error {
 		err := server.Client.Get(l.ctx, client.ObjectKeyFromObject(o), o)
-		if err == nil {
+		if err == nil && o.GetUID() == uid {
 			return fmt.Errorf("%s is there", o.GetName())
 		}
 		return client.IgnoreNotFound(err)
 	})
+}
+
+// ignoreAnother drops what a write to one UID gets when that object is gone, or when another has its name: a patch cannot change a UID.
+func ignoreAnother(err error) error {
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
+		return nil
+	}
+	return err
 }

@@ -16,7 +16,7 @@ import (
 
 // incidental fields differ between two runs that ended in the same state.
 var incidental = map[string]bool{
-	"resourceVersion": true, "creationTimestamp": true, "generation": true, "observedGeneration": true, "managedFields": true,
+	"resourceVersion": true, "creationTimestamp": true, "generation": true, "managedFields": true,
 	"lastTransitionTime": true, "startedAt": true, "startTime": true, "clusterIP": true, "clusterIPs": true,
 }
 
@@ -43,7 +43,7 @@ func state(ctx context.Context, c client.Client, namespace string) (map[string]s
 	replacer := strings.NewReplacer(names...)
 	found := map[string]string{}
 	for _, o := range all {
-		text, err := json.MarshalIndent(strip(o.Object), "", " ")
+		text, err := json.MarshalIndent(strip(o.Object, o.GetGeneration()), "", " ")
 		if err != nil {
 			return nil, err
 		}
@@ -52,20 +52,24 @@ func state(ctx context.Context, c client.Client, namespace string) (map[string]s
 	return found, nil
 }
 
-func strip(value any) any {
+// strip leaves out what is incidental. Of an observed generation it keeps whether it is the object's present one.
+func strip(value any, generation int64) any {
 	switch v := value.(type) {
 	case map[string]any:
 		kept := map[string]any{}
 		for key, child := range v {
-			if !incidental[key] {
-				kept[key] = strip(child)
+			switch {
+			case key == "observedGeneration":
+				kept[key] = fmt.Sprintf("present: %t", child == any(generation))
+			case !incidental[key]:
+				kept[key] = strip(child, generation)
 			}
 		}
 		return kept
 	case []any:
 		kept := make([]any, len(v))
 		for i, child := range v {
-			kept[i] = strip(child)
+			kept[i] = strip(child, generation)
 		}
 		// A list of conditions is a map by type: its order says who wrote first.
 		sort.SliceStable(kept, func(i, j int) bool { return typeOf(kept[i]) < typeOf(kept[j]) })
