@@ -104,7 +104,7 @@ func (c *Call) Init(o Observer, wake chan struct{}) {
 	c.observer, c.wake = o, wake
 	c.queue, c.partial, c.headers, c.hasHeaders, c.end = c.inline[:0], Message{}, nil, false, End{}
 	c.owed, c.give, c.allowed, c.credit = 0, 0, InitialWindow, InitialWindow
-	c.state = callWritten
+	c.state, c.cancelled = callWritten, false
 }
 
 // Poll takes what has come. It reports false when there is nothing new.
@@ -170,6 +170,15 @@ func (c *Call) Cancel(cause uint16) {
 	if first {
 		worker.writeControl(&Frame{Kind: KindCancel, ID: id, Cause: cause})
 	}
+}
+
+// Stop ends the sending of the request: the call comes to no worker any more.
+func (c *Call) Stop() {
+	c.mu.Lock()
+	c.cancelled = true
+	room := c.room
+	c.mu.Unlock()
+	poke(room)
 }
 
 // Recall asks the worker to give the call back, if it has not read it. Either Recalled or the call's normal course follows.

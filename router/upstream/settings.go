@@ -4,6 +4,7 @@ import (
 	"time"
 
 	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/router/bridge"
 	"github.com/snakepit-k8s/snakepit/router/dispatch"
 )
 
@@ -14,69 +15,55 @@ type Settings struct {
 	KillAfter      time.Duration
 	StartupTimeout time.Duration
 	StopGrace      time.Duration
-	MaxMessage     int
-	Wanted         int
-	StartMethod    bridgev1.StartMethod
+	// StreamTimeout is the limit of a call with more than one message in a direction, in place of CallTimeout; StreamIdleTimeout, of the time in
+	// which none of its messages passes, 0 for none.
+	StreamTimeout     time.Duration
+	StreamIdleTimeout time.Duration
+	MaxMessage        int
+	Wanted            int
+	Heartbeat         bridge.Heartbeat // zero for bridge.DefaultHeartbeat
+	Recycle           dispatch.Recycle
+	// RecycleRequest asks for fresh workers, in all slots or (RecycleSlots) in some; each text counts once. Empty: none is to be carried out.
+	RecycleRequest string
+	RecycleSlots   []uint32
+	// Quarantine is how long a request that killed two workers is refused; 0 for DefaultQuarantine, negative for never.
+	Quarantine time.Duration
+	// BatchSize and BatchInterval bound how many workers start at a time; Backoff and MaxBackoff, how soon a slot that keeps dying is tried again.
+	BatchSize     int
+	BatchInterval time.Duration
+	Backoff       time.Duration
+	MaxBackoff    time.Duration
+	StartMethod   bridgev1.StartMethod
 	// Sole: this pod is proven to be the only one of its group. Standby: another pod is, so this one refuses every call.
 	Sole    bool
 	Standby bool
-	// DrainBy is when a requested drain ends; zero for none. It is never taken back.
-	DrainBy time.Time
-
-	// StreamTimeout bounds a call that delivers more than one answer, StreamIdleTimeout the time without a message in either direction;
-	// 0 for no bound.
-	StreamTimeout     time.Duration
-	StreamIdleTimeout time.Duration
-	// PrefetchBelow is the average run of a call below which a worker is sent one more; 0 for never.
-	PrefetchBelow time.Duration
-	// Shares are the weights (1 to 1000) of tenants in the queue; a tenant that is not listed has 1.
-	Shares map[string]int
-	// BatchSize bounds the workers that start at a time; BatchInterval passes before the next batch.
-	BatchSize     int
-	BatchInterval time.Duration
-	// Backoff is the pause before the second replacement of a slot in a row; it doubles up to MaxBackoff.
-	Backoff    time.Duration
-	MaxBackoff time.Duration
-	Heartbeat  Heartbeat
-	Crash      Crash
-	Recycle    Recycle
-	// RecycleRequest is nil when none is to be carried out.
-	RecycleRequest *RecycleRequest
-}
-
-// Heartbeat says when a silent worker is looked at: after Timeout without any byte and Missed unanswered Pings, one every Interval.
-type Heartbeat struct {
-	Interval time.Duration
-	Timeout  time.Duration
-	Missed   int
-}
-
-// Crash says what follows from the death of workers.
-type Crash struct {
-	// MaxRestarts within Window; more are a crash loop.
-	MaxRestarts int
-	Window      time.Duration
-	// Quarantine is how long a request that killed two workers is refused; 0 for not at all.
-	Quarantine time.Duration
 	// ExposeMessages allows what exceptions said, which may be data of users, in status and Events.
 	ExposeMessages bool
+	// DrainBy is when a requested drain ends; zero for none. It is never taken back.
+	DrainBy time.Time
 }
 
-// Recycle says when a worker is replaced by a fresh process; a limit of 0 is none.
-type Recycle struct {
-	MaxAge      time.Duration
-	MaxRequests uint64
-	// MaxMemory bounds the memory that only this worker has, in bytes.
-	MaxMemory uint64
-	// Jitter is the fraction, 0 to 0.5, by which the limits of each worker are lowered or raised at random.
-	Jitter float64
-	// Deadline is the time that sessions of the old worker have.
-	Deadline time.Duration
-}
+// Settings where none are given.
+const (
+	DefaultStreamTimeout = 900 * time.Second
+	DefaultQuarantine    = 10 * time.Minute
+	// DefaultPrefetchBelow is the average run of a call below which a worker is sent one more ahead.
+	DefaultPrefetchBelow = 2 * time.Millisecond
+)
 
-// RecycleRequest asks for fresh processes once; a request with the ID of the one before is the same request.
-type RecycleRequest struct {
-	ID string
-	// Slots to recycle; all when empty.
-	Slots []uint32
+// complete fills in what is not given; negative values say never.
+func (s Settings) complete() Settings {
+	fill := func(d *time.Duration, otherwise time.Duration) {
+		if *d == 0 {
+			*d = otherwise
+		}
+		*d = max(*d, 0)
+	}
+	fill(&s.StreamTimeout, DefaultStreamTimeout)
+	fill(&s.Quarantine, DefaultQuarantine)
+	fill(&s.Dispatch.PrefetchBelow, DefaultPrefetchBelow)
+	if s.Heartbeat.Interval <= 0 {
+		s.Heartbeat = bridge.DefaultHeartbeat
+	}
+	return s
 }
