@@ -161,10 +161,12 @@ func (w *world) calls(slots int) map[string]func(*rapid.T) {
 			w.d.Finished(c, w.now)
 			w.apply()
 		},
-		"abandon":     func(t *rapid.T) { w.end(t, false, func(c *Call) { w.d.Abandon(c, w.now) }, w.running, w.ahead) },
-		"not started": func(t *rapid.T) { w.end(t, true, func(c *Call) { w.d.NotStarted(c, false, w.now) }, w.running, w.ahead) },
-		"not held":    func(t *rapid.T) { w.end(t, true, func(c *Call) { w.d.NotHeld(c, w.now) }, w.running, w.ahead) },
-		"recalled":    func(t *rapid.T) { w.end(t, true, func(c *Call) { w.d.Recalled(c, w.now) }, w.recall) },
+		"abandon": func(t *rapid.T) { w.end(t, false, func(c *Call) { w.d.Abandon(c, w.now) }, w.running, w.ahead) },
+		"not started": func(t *rapid.T) {
+			w.end(t, true, func(c *Call) { w.d.NotStarted(c, false, w.now) }, w.running, w.ahead)
+		},
+		"not held": func(t *rapid.T) { w.end(t, true, func(c *Call) { w.d.NotHeld(c, w.now) }, w.running, w.ahead) },
+		"recalled": func(t *rapid.T) { w.end(t, true, func(c *Call) { w.d.Recalled(c, w.now) }, w.recall) },
 		"start failed": func(t *rapid.T) {
 			w.end(t, false, func(c *Call) { w.d.StartFailed(c, w.now); w.d.Abandon(c, w.now) }, w.running)
 		},
