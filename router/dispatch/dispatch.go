@@ -89,6 +89,7 @@ func (d *Dispatcher) refuse(c *Call, r Refusal) {
 
 // SetSettings follows new settings.
 func (d *Dispatcher) SetSettings(s Settings) {
+	s.PerSession = min(s.PerSession, session.MaxPending-MaxSlots) // and what runs or is repeated
 	d.settings = s
 	d.tenants.SetShares(s.Shares)
 	d.crashes.SetLimits(s.Crash)
