@@ -40,6 +40,8 @@ class Connection:
         self.ended = False
         self.goodbye: Any = None
         self.pongs: list[int] = []
+        # DATA: the frames of each of its calls.
+        self.frames: dict[int, list[Frame]] = {}
 
     def send(self, frame: Frame) -> None:
         self.sock.sendall(frame.encode())
@@ -369,7 +371,7 @@ class FakeRouter:
         worker = self.workers.setdefault(nonce, Worker())
         if hello.role == Role.DATA:
             worker.ids = itertools.count(1)
-            worker.frames = {}
+            worker.frames = connection.frames
             connection.send(answer)
             worker.data = connection
         else:
@@ -399,5 +401,7 @@ class FakeRouter:
                     worker.sessions.append(frame)
                 else:
                     assert worker is not None
-                    worker.frames.setdefault(frame.id, []).append(frame)
+                    on_data = connection.hello.role == Role.DATA
+                    frames = connection.frames if on_data else worker.frames
+                    frames.setdefault(frame.id, []).append(frame)
                 self._changed.notify_all()
