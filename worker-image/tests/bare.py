@@ -33,7 +33,8 @@ class BareWorker:
         self.page = Page(descriptor)
         self.report, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = dict(os.environ) | {"SNAKEPIT_SLOTS": str(slots)} | env
-        environment["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS), str(folder)])
+        sources = env.get("SNAKEPIT_SOURCES", str(TESTS.parent / "src"))
+        environment["PYTHONPATH"] = os.pathsep.join([sources, str(TESTS / "seeded"), str(TESTS), str(folder)])
         self.log = folder / "log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -57,9 +58,9 @@ class BareWorker:
 
 def expect(router: FakeRouter) -> None:
     """Let a bare worker in. Two in a row have the same incarnation: the router forgets the first."""
+    router.workers.pop(NONCE, None)
     router.proofs[NONCE] = PROOF
     router.slots[0] = NONCE
-    router.workers.pop(NONCE, None)
 
 
 def main(path: str, page: str, report: str, adapter: str) -> int:
@@ -67,11 +68,6 @@ def main(path: str, page: str, report: str, adapter: str) -> int:
     from snakepit.worker import process
     from snakepit.worker.load import load
 
-    bug = os.environ.get("SNAKEPIT_SEEDED_BUG")
-    if bug:
-        import seeded_bugs
-
-        seeded_bugs.install(bug)
     return process.run(job(path, adapter), lambda: load(adapter), socket.socket(fileno=int(report)), Page(int(page)))
 
 
