@@ -48,7 +48,11 @@ class Tool:
     """One callable of the adapter, ready to be called with an ExecuteRequest."""
 
     def __init__(self, options: ToolOptions, function: Callable[..., Any]) -> None:
-        self.options = options
+        known = _known.get(getattr(function, "__func__", function))
+        if known is not None and known.options is options:
+            self.__dict__.update(known.__dict__, function=function, _no_problems=Problems())
+            return
+        self.options: ToolOptions = options
         self.name = options.name
         self.function = function
         self.context_name: str | None = None
@@ -68,6 +72,8 @@ class Tool:
         self.streams = generator or streams in _STREAMS
         self.kind = ToolKind.STREAM if self.streams else ToolKind.UNARY
         self._no_problems = Problems()
+        self._description: str | None = None
+        self._schema: str | None = None
 
     def _declare(self, parameter: inspect.Parameter, hint: Any) -> None:
         name = parameter.name
@@ -143,13 +149,17 @@ class Tool:
 
     def description(self) -> str:
         """Return the first paragraph of the documentation, at most 1,024 bytes."""
-        text = self.options.description
-        if text is None:
-            text = " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
-        return text.encode()[:_MAX_DESCRIPTION].decode("utf-8", "ignore")
+        if self._description is None:
+            text = self.options.description
+            if text is None:
+                text = " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
+            self._description = text.encode()[:_MAX_DESCRIPTION].decode("utf-8", "ignore")
+        return self._description
 
     def parameters_schema(self) -> str:
         """Return the JSON schema of the arguments; an open one when it would be above 16 KiB."""
+        if self._schema is not None:
+            return self._schema
         schema = {
             "type": "object",
             "properties": {name: checker.schema for name, checker in self.checkers.items()},
@@ -157,7 +167,12 @@ class Tool:
             "additionalProperties": self.extra.schema or True if self.extra else False,
         }
         text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
-        return text if len(text.encode()) <= _MAX_SCHEMA else '{"type":"object"}'
+        self._schema = text if len(text.encode()) <= _MAX_SCHEMA else '{"type":"object"}'
+        return self._schema
+
+
+# By function; filled by check_declarations.
+_known: Final[dict[Any, Tool]] = {}
 
 
 def _resolved_hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
@@ -194,7 +209,10 @@ def instantiate(target: Any, arguments: list[str]) -> Adapter:
 
 
 def check_declarations(target: Any) -> None:
-    """Raise when tools are declared wrongly, without making an instance of a class."""
+    """Raise when tools are declared wrongly, without making an instance of a class.
+
+    What is found out is kept for the workers that are forked later: to find it again would cost each of them memory.
+    """
     if not inspect.isclass(target):
         _collect(target)
         return
@@ -202,7 +220,10 @@ def check_declarations(target: Any) -> None:
     _check_count(target, len(declared))
     for options, function in declared:
         # Any object does as self: only the signature is looked at.
-        Tool(options, function.__get__(object()) if inspect.isfunction(function) else function.__get__(None, target))
+        bound = function.__get__(object()) if inspect.isfunction(function) else function.__get__(None, target)
+        tool = Tool(options, bound)
+        tool.description(), tool.parameters_schema()
+        _known[getattr(bound, "__func__", bound)] = tool
 
 
 def _collect(target: Any) -> list[Tool]:
