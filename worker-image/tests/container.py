@@ -21,6 +21,11 @@ def alive(pid: int) -> bool:
         return False
 
 
+def parent_of(pid: int) -> int:
+    """Return a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 class Container:
     """Starts `python -m snakepit.supervisor`, keeps its output in a file, and ends it."""
 

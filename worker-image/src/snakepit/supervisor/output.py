@@ -17,6 +17,9 @@ _MAX_KEPT: Final = 256
 _MAX_KEPT_LINES: Final = 20
 # What is looked at for kept lines, at the end of one read.
 _TAIL: Final = 8 << 10
+# Frames below the user's code in the stack of a crash: a dozen lines that say nothing, and would push out what does.
+_PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_OUR_FRAMES: Final = (f'File "{_PACKAGE}{os.sep}'.encode(), b'File "<frozen runpy>')
 
 
 class Source:
@@ -119,7 +122,8 @@ class Output:
         if len(lines) > 1 and len(data) > _TAIL:
             # The first one begins in its middle.
             del lines[0]
-        source.last.extend(line[: 4 * _MAX_KEPT] for line in lines[-_MAX_KEPT_LINES:] if line.strip())
+        told = [line[: 4 * _MAX_KEPT] for line in lines if line.strip() and not line.lstrip().startswith(_OUR_FRAMES)]
+        source.last.extend(told[-_MAX_KEPT_LINES:])
         if source.captured is not None and len(source.captured) + len(data) <= _MAX_LINE:
             source.captured += data
             source.captured_at = time.monotonic()
