@@ -36,6 +36,8 @@ class Container:
         self._arguments = arguments
         self._adapter = adapter
         self._drain = drain
+        # Files to which the process writes its number before it begins: cgroup.procs of a cgroup of its own.
+        self.joins: list[Path] = []
         self.process: subprocess.Popen[bytes] | None = None
         self.router = FakeRouter(self.socket)
 
@@ -51,6 +53,8 @@ class Container:
             "SNAKEPIT_DRAIN_TIMEOUT": str(self._drain),
         }
         command = [sys.executable, "-m", "snakepit.supervisor", self._adapter, "--", *self._arguments]
+        for file in self.joins:
+            command = ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(file), *command]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=env, cwd=self.folder, stdout=log, stderr=log)
 

@@ -30,7 +30,7 @@ def own(controller: str, process: Path = _PROCESS, mount: Path = _MOUNT) -> Path
         if controller in names.split(","):
             for folder in _v1_mounts(mount, names, controller):
                 return _within(folder, path)
-        if not names:
+        if not names and path.startswith("/"):
             unified = path
     if unified is None or not (mount / "cgroup.controllers").exists():
         return None
