@@ -21,6 +21,11 @@ def alive(pid: int) -> bool:
         return False
 
 
+def parent_of(pid: int) -> int:
+    """Return a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 class Container:
     """Starts `python -m snakepit.supervisor`, keeps its output in a file, and ends it."""
 
@@ -31,6 +36,8 @@ class Container:
         self._arguments = arguments
         self._adapter = adapter
         self._drain = drain
+        # Files to which the process writes its number before it begins: cgroup.procs of a cgroup of its own.
+        self.joins: list[Path] = []
         self.process: subprocess.Popen[bytes] | None = None
         self.router = FakeRouter(self.socket)
 
@@ -47,6 +54,8 @@ class Container:
         }
         env |= {name: os.environ[name] for name in ("SNAKEPIT_SLOTS",) if name in os.environ}
         command = [sys.executable, "-m", "snakepit.supervisor", self._adapter, "--", *self._arguments]
+        for file in self.joins:
+            command = ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(file), *command]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=env, cwd=self.folder, stdout=log, stderr=log)
 

@@ -175,7 +175,13 @@ class FakeRouter:
             connection.sock.close()
 
     def desire(
-        self, *slots: int, method: StartMethod = StartMethod.AUTO, startup: float = 10, grace: float = 2
+        self,
+        *slots: int,
+        method: StartMethod = StartMethod.AUTO,
+        startup: float = 10,
+        grace: float = 2,
+        backoff: float = 0,
+        **more: int | bool,
     ) -> None:
         self._generation += 1
         self.desired = messages.ToSupervisor(
@@ -185,7 +191,10 @@ class FakeRouter:
                 "method": int(method),
                 "startup_timeout_ms": int(startup * 1000),
                 "stop_grace_ms": int(grace * 1000),
+                "backoff_ms": int(backoff * 1000),
+                "max_backoff_ms": int(backoff * 1000),
             }
+            | more
         )
         if self.supervisor is not None and not self.supervisor.ended:
             self.order(self.desired)
@@ -194,9 +203,9 @@ class FakeRouter:
         assert self.supervisor is not None
         self.supervisor.send(Frame(Kind.CONTROL, payload=message.SerializeToString()))
 
-    def kill_worker(self, slot: int, cause: str) -> None:
+    def kill_worker(self, slot: int, cause: str, stacks: bool = False) -> None:
         incarnation = {"slot": slot, "nonce": self.slots[slot]}
-        self.order(messages.ToSupervisor(kill={"incarnation": incarnation, "cause": cause}))
+        self.order(messages.ToSupervisor(kill={"incarnation": incarnation, "cause": cause, "dump_stacks": stacks}))
 
     def wait_told(self, condition: Callable[[Any], bool], what: str, seconds: float = DEADLINE) -> Any:
         """Wait for something that the supervisor says."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 import time
 
@@ -10,6 +11,7 @@ import pytest
 from conftest import Starter
 from fake_router import FakeRouter, eventually
 from snakepit.bridge.protocol import AdapterPhase, StartMethod
+from snakepit.supervisor.resources import cgroup
 
 GOOD = """
     import os, random, sys, threading
@@ -80,7 +82,8 @@ def test_fork_preloads_once_and_reseeds(start: Starter) -> None:
     facts = [router.call(router.wait_worker(slot), "facts").result for slot in (0, 1)]
     assert facts[0]["random"] != facts[1]["random"]
     assert not facts[0]["preloaded"], "preload ran in the zygote, not in the worker"
-    assert facts[0]["threads"] is None, "the zygote's thread limit does not reach workers"
+    share = max(1, int((cgroup.cpu_limit(cgroup.own("cpu")) or len(os.sched_getaffinity(0))) / 2))
+    assert facts[0]["threads"] == str(share), "each worker's share of the CPUs"
 
 
 @pytest.mark.parametrize("method", [StartMethod.AUTO, StartMethod.FORK])

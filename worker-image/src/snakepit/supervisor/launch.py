@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
+import resource
 import signal
 import socket
 import sys
+from typing import Final
 
 from snakepit.supervisor.output import Output, Source
 from snakepit.worker.report import PAGE_BYTES, Job, Page
@@ -19,6 +20,10 @@ from snakepit.zygote.threads import zygote_environment
 _RESET_SIGNALS = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
 )  # fmt: skip
+
+
+# Room for the channels of 256 workers.
+_DESCRIPTORS: Final = 8192
 
 
 @dataclasses.dataclass
@@ -114,7 +119,7 @@ def start_worker(output: Output, job: Job, zygote: Zygote | None) -> tuple[Chann
         ends = Ends(their_control.fileno(), their_report.fileno(), write, shared, told)
         pid = 0
         if zygote is not None:
-            socket.send_fds(zygote.channel, [b"J"], list(ends))
+            socket.send_fds(zygote.channel, [b"%d" % job.threads], list(ends))
         else:
             pid = _run("snakepit.zygote.spawn", [str(end) for end in ends], list(ends), write, dict(os.environ))
         # From here on they are the caller's.
@@ -124,14 +129,22 @@ def start_worker(output: Output, job: Job, zygote: Zygote | None) -> tuple[Chann
 
 def _job_file(job: Job) -> int:
     """Return a file in memory with the job: it may be longer than a packet."""
-    text = json.dumps(job.to_json()).encode()
-    if len(text) > MAX_JOB:
-        raise ValueError(f"the pool's args are too long: {len(text)} bytes as JSON, more than {MAX_JOB}")
+    data = job.to_bytes()
+    if len(data) > MAX_JOB:
+        raise ValueError(f"the pool's args are too long: {len(data)} bytes, more than {MAX_JOB}")
     file = os.memfd_create("snakepit-job", os.MFD_CLOEXEC)
     try:
         with open(file, "wb", closefd=False) as stream:
-            stream.write(text)
+            stream.write(data)
     except OSError:
         os.close(file)
         raise
     return file
+
+
+def raise_descriptor_limit() -> None:
+    """Make room for the channels of 256 workers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,12 +1,14 @@
-"""What the supervisor is told: its arguments and environment."""
+"""What the supervisor is told: its arguments and environment, and the router's wishes."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
+from snakepit.bridge.protocol import MAX_SLOTS
+from snakepit.bridge.supervision import FIRST_PAUSE, LONGEST_PAUSE, Wish
 from snakepit.worker.load import check_name
 
 DEFAULT_BRIDGE: Final = "/run/snakepit/bridge/bridge.sock"
@@ -54,4 +56,22 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
         pod_uid=environment.get("SNAKEPIT_POD_UID", "") or "local",
         pod_name=environment.get("SNAKEPIT_POD_NAME", "") or "local",
         drain_seconds=drain_seconds,
+    )
+
+
+def seconds(milliseconds: int, default: float) -> float:
+    """Return an order's time in seconds, at most a day; 0 stands for the default."""
+    return min(milliseconds / 1000, 86_400.0) or default
+
+
+def wish(desired: Any) -> Wish:
+    """Return the rules' form of a Desired."""
+    return Wish(
+        slots=frozenset(slot for slot in desired.slots if slot < MAX_SLOTS),
+        startup=seconds(desired.startup_timeout_ms, 60.0),
+        grace=seconds(desired.stop_grace_ms, 0.0),
+        batch=min(desired.batch_size, MAX_SLOTS),
+        batch_interval=seconds(desired.batch_interval_ms, 0.0),
+        backoff=seconds(desired.backoff_ms, FIRST_PAUSE),
+        longest_backoff=seconds(desired.max_backoff_ms, LONGEST_PAUSE),
     )

@@ -1,4 +1,4 @@
-"""Passes on what workers write: line by line to the container's log, with the last line of each kept.
+"""Passes on what workers write: line by line to the container's log, with the last lines of each kept.
 
 A thread of its own, so that a slow log slows those who write and never the supervisor.
 """
@@ -8,10 +8,18 @@ from __future__ import annotations
 import os
 import selectors
 import threading
+import time
+from collections import deque
 from typing import Final
 
 _MAX_LINE: Final = 64 << 10
 _MAX_KEPT: Final = 256
+_MAX_KEPT_LINES: Final = 20
+# What is looked at for kept lines, at the end of one read.
+_TAIL: Final = 8 << 10
+# Frames below the user's code in the stack of a crash: a dozen lines that say nothing, and would push out what does.
+_PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_OUR_FRAMES: Final = (f'File "{_PACKAGE}{os.sep}'.encode(), b'File "<frozen runpy>')
 
 
 class Source:
@@ -20,7 +28,10 @@ class Source:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.rest = b""
-        self.last = b""
+        self.last: deque[bytes] = deque(maxlen=_MAX_KEPT_LINES)
+        # While stacks are awaited: what came since, and when the last of it.
+        self.captured: bytearray | None = None
+        self.captured_at = 0.0
 
 
 class Output:
@@ -44,16 +55,31 @@ class Output:
             self._selector.register(read, selectors.EVENT_READ, source)
         return source, write
 
-    def finish(self, source: Source) -> str:
-        """Pass on what is left, close the source, and return its last line."""
+    def finish(self, source: Source) -> list[str]:
+        """Pass on what is left, close the source, and return its last lines: printable, at most 20 of 256 bytes."""
         with self._lock:
             if source.descriptor >= 0:
                 while self._pump(source):
                     pass
                 self._close(source)
-        printable = source.last.decode("utf-8", "replace")
-        kept = "".join(c for c in printable if c.isprintable()).encode()[:_MAX_KEPT]
-        return kept.decode("utf-8", "ignore")
+            return [line for line in map(_printable, source.last) if line]
+
+    def capture(self, source: Source) -> None:
+        """Keep what comes from now on for `captured`, instead of passing it on."""
+        with self._lock:
+            source.captured = bytearray()
+            source.captured_at = 0.0
+
+    def quiet_since(self, source: Source) -> float:
+        """Return when the last captured bytes came, in terms of time.monotonic(); 0 when none did."""
+        with self._lock:
+            return source.captured_at
+
+    def captured(self, source: Source) -> str:
+        """Return what was captured, and pass on again what comes."""
+        with self._lock:
+            data, source.captured = source.captured or bytearray(), None
+            return data.decode("utf-8", "replace").strip()
 
     def _close(self, source: Source) -> None:
         self._selector.unregister(source.descriptor)
@@ -92,10 +118,16 @@ class Output:
         return True
 
     def _write(self, source: Source, data: bytes) -> None:
-        for line in reversed(data.rstrip(b"\n")[-4096:].split(b"\n")):
-            if line.strip():
-                source.last = line.strip()
-                break
+        lines = data.rstrip(b"\n")[-_TAIL:].split(b"\n")
+        if len(lines) > 1 and len(data) > _TAIL:
+            # The first one begins in its middle.
+            del lines[0]
+        told = [line[: 4 * _MAX_KEPT] for line in lines if line.strip() and not line.lstrip().startswith(_OUR_FRAMES)]
+        source.last.extend(told[-_MAX_KEPT_LINES:])
+        if source.captured is not None and len(source.captured) + len(data) <= _MAX_LINE:
+            source.captured += data
+            source.captured_at = time.monotonic()
+            return
         view = memoryview(data)
         while view:
             try:
@@ -103,3 +135,8 @@ class Output:
             except OSError:
                 # A log that is gone; the workers must not hang for it.
                 return
+
+
+def _printable(line: bytes) -> str:
+    text = "".join(c for c in line.decode("utf-8", "replace") if c.isprintable()).strip()
+    return text.encode()[:_MAX_KEPT].decode("utf-8", "ignore")

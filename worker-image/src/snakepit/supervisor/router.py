@@ -17,6 +17,7 @@ _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
 _LOG_SECONDS: Final = 10.0
 _MAX_UNSENT: Final = 16 << 20
+_MANY_UNSENT: Final = 64 << 10
 
 
 class RouterLink:
@@ -36,6 +37,11 @@ class RouterLink:
         self._pause = _FIRST_PAUSE
         self.dial_at: float = 0.0
         self._complained = -_LOG_SECONDS
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the router is there and reads: what is stale a moment later is only sent then."""
+        return self.welcome and len(self._unsent) < _MANY_UNSENT
 
     def tick(self, now: float) -> None:
         """Dial when it is time."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import signal
 import time
 from collections.abc import Callable
@@ -13,11 +12,15 @@ from typing import Any, Final
 import snakepit
 from snakepit import logs
 from snakepit.bridge import messages, supervision
-from snakepit.bridge.protocol import MAX_SLOTS, Role, StartMethod
+from snakepit.bridge.protocol import Role, StartMethod
 from snakepit.supervisor import launch
+from snakepit.supervisor import options as told
 from snakepit.supervisor.adapter import AdapterImport
 from snakepit.supervisor.options import Options
 from snakepit.supervisor.output import Output
+from snakepit.supervisor.resources import cgroup
+from snakepit.supervisor.resources.guard import MemoryGuard
+from snakepit.supervisor.resources.usage import Meter
 from snakepit.supervisor.router import RouterLink
 from snakepit.supervisor.watch import Watch, drain
 from snakepit.supervisor.workers import WorkerProcess
@@ -27,7 +30,10 @@ from snakepit.zygote import channel, linux
 _LONGEST_WAIT: Final = 60.0
 _SWEEP_SECONDS: Final = 0.02
 _DRAIN_POLL_SECONDS: Final = 0.1
-_DESCRIPTORS: Final = 8192
+# How long a worker may take to write its stacks, and the silence after which they are complete.
+_STACKS_SECONDS: Final = 0.5
+_QUIET_SECONDS: Final = 0.1
+_MAX_CAUSE: Final = 64
 
 
 class Supervisor:
@@ -46,12 +52,15 @@ class Supervisor:
         # Our children that are not orphans: zygotes, and the keepers of spawned workers.
         self._known: set[int] = set()
         self._drain_until: float | None = None
+        self._meter = Meter()
+        self._guard = MemoryGuard(cgroup.Memory.find(cgroup.own("memory")))
+        self._cpus = cgroup.cpu_limit(cgroup.own("cpu")) or float(len(os.sched_getaffinity(0)))
 
     def run(self) -> int:
         """Run until drained; return the exit code."""
         if os.getpid() != 1:
             linux.become_subreaper()
-        _raise_descriptor_limit()
+        launch.raise_descriptor_limit()
         logs.write("supervisor", "started", adapter=self._options.adapter, bridge=self._options.bridge)
         while True:
             now = time.monotonic()
@@ -62,6 +71,7 @@ class Supervisor:
             self._rules.may_start = self._adapter.may_start()
             for action in self._rules.plan(now):
                 self._do(action, now)
+            self._measure(now)
             self._reap()
             if self._drain_until is not None:
                 self._drain_without_router(now)
@@ -71,13 +81,21 @@ class Supervisor:
             self._settle(time.monotonic())
 
     def _timeout(self, now: float) -> float:
-        times = [self._rules.next_wakeup(now), self._adapter.next_wakeup()]
+        times = [
+            self._rules.next_wakeup(now),
+            self._adapter.next_wakeup(),
+            self._meter.next_wakeup(),
+            self._guard.next_wakeup() if self._workers else None,
+        ]
         if self._router.sock is None:
             times.append(self._router.dial_at)
         waits = [_LONGEST_WAIT]
         for worker in self._workers.values():
             times.append(worker.keeper_limit)
-            if worker.lost:
+            if worker.status is not None:
+                # Its start failed: that is told at once.
+                waits.append(0.0)
+            elif worker.lost or worker.stacks_until is not None:
                 waits.append(_SWEEP_SECONDS)
         if self._adapter.retired:
             waits.append(_SWEEP_SECONDS)
@@ -99,7 +117,7 @@ class Supervisor:
             state["drain"] = {"deadline_ms": self._drain_ms()}
         return messages.Hello(
             role=int(Role.SUPERVISOR),
-            versions=[1],
+            versions=[1, 2],
             incarnation={"pod_uid": self._options.pod_uid},
             pid=os.getpid(),
             sdk_version=snakepit.__version__,
@@ -132,17 +150,31 @@ class Supervisor:
         kind = order.WhichOneof("kind")
         if kind == "desired":
             desired = order.desired
-            startup = _seconds(desired.startup_timeout_ms, 60.0)
-            self._rules.desire(_wish(desired))
+            wish = told.wish(desired)
+            self._rules.desire(wish)
+            interval = told.seconds(desired.usage_interval_ms, 0.0)
+            self._meter.desire(interval, desired.measure_memory, time.monotonic())
             known = desired.method in list(StartMethod)
-            self._adapter.desire(StartMethod(desired.method) if known else StartMethod.AUTO, startup)
+            self._adapter.desire(StartMethod(desired.method) if known else StartMethod.AUTO, wish.startup)
         elif kind == "kill":
             named = order.kill.incarnation
             worker = self._workers.get(named.slot)
             # An order for an incarnation that has ended must not hit its successor.
             if worker is not None and worker.job.nonce == named.nonce:
-                for action in self._rules.kill(named.slot, order.kill.cause or "KILLED"):
-                    self._do(action, time.monotonic())
+                self._kill(named.slot, order.kill.cause[:_MAX_CAUSE] or "KILLED", order.kill.dump_stacks)
+
+    def _kill(self, slot: int, cause: str, stacks: bool = False) -> None:
+        for action in self._rules.kill(slot, cause, stacks):
+            self._do(action, time.monotonic())
+
+    def _measure(self, now: float) -> None:
+        """Look at memory, and tell what the workers use when it is time."""
+        slot = self._guard.tick(self._workers, now)
+        if slot is not None:
+            self._kill(slot, "MEMORY_GUARD")
+        usage = self._meter.tick(self._workers.values(), now)
+        if usage is not None and self._router.caught_up:
+            self._tell(usage={"workers": usage})
 
     # Processes.
 
@@ -157,9 +189,26 @@ class Supervisor:
                 self._start(slot, now)
             case supervision.Terminate(slot):
                 self._workers[slot].signal(channel.TERMINATE, now)
-            case supervision.Kill(slot, cause):
+            case supervision.Kill(slot, cause, stacks):
                 logs.write("supervisor", "killing a worker", slot=slot, cause=cause)
-                self._workers[slot].signal(channel.KILL, now)
+                worker = self._workers[slot]
+                if stacks and worker.channels is not None:
+                    self._output.capture(worker.channels.output)
+                    worker.stacks_until = now + _STACKS_SECONDS
+                    worker.signal(channel.DUMP, now)
+                else:
+                    worker.signal(channel.KILL, now)
+
+    def _end_stacks(self, worker: WorkerProcess, now: float, at_once: bool = False) -> None:
+        """Log the stacks of a worker and kill it, once they are written or take too long."""
+        if worker.stacks_until is None or worker.channels is None:
+            return
+        quiet = self._output.quiet_since(worker.channels.output)
+        if at_once or now >= worker.stacks_until or (quiet and now - quiet >= _QUIET_SECONDS):
+            worker.stacks_until = None
+            stacks = self._output.captured(worker.channels.output) or "it wrote none in time"
+            logs.write("supervisor", "what a worker did when it was killed", slot=worker.job.slot, stacks=stacks)
+            worker.signal(channel.KILL, now)
 
     def _start(self, slot: int, now: float) -> None:
         options = self._options
@@ -174,6 +223,7 @@ class Supervisor:
             nonce=int.from_bytes(os.urandom(8), "little"),
             proof=os.urandom(16).hex(),
             forked=method == StartMethod.FORK,
+            threads=max(1, int(self._cpus / max(1, len(self._rules.wanted)))),
         )
         worker = self._workers[slot] = WorkerProcess(job, method)
         self._tell(started=worker.started())
@@ -213,6 +263,7 @@ class Supervisor:
         """Bury the workers that have ended, sweep behind lost keepers, and end stuck ones."""
         for worker in list(self._workers.values()):
             worker.end_stuck_keeper(now)
+            self._end_stacks(worker, now)
             if worker.lost and worker.status is None and self._swept(worker.keeper_pid):
                 worker.status = int(signal.SIGKILL)
             if worker.status is not None:
@@ -234,17 +285,20 @@ class Supervisor:
         return not orphans
 
     def _bury(self, worker: WorkerProcess, now: float) -> None:
-        last_output = ""
+        last_lines: list[str] = []
         if worker.channels is not None:
             # What it said last may still wait to be read.
             self._report_ready(worker, now)
             worker.stop_watching(self._watch, worker.channels.control)
             worker.stop_watching(self._watch, worker.channels.report)
-            last_output = self._output.finish(worker.channels.output)
+            self._end_stacks(worker, now, at_once=True)
+            last_lines = self._output.finish(worker.channels.output)
             worker.channels.close()
         life = self._rules.gone(worker.job.slot, now)
         del self._workers[worker.job.slot]
-        exited = worker.exited(life.cause, last_output)
+        unasked = not life.cause and worker.status == signal.SIGKILL
+        cause = "CONTAINER_OOM" if unasked and self._guard.explains(now) else life.cause
+        exited = worker.exited(cause, last_lines)
         shown = ("cause", "exit_code", "signal", "error_type", "error_place")
         logs.write("supervisor", "a worker ended", slot=worker.job.slot, **{name: exited[name] for name in shown})
         self._tell(exited=exited)
@@ -286,28 +340,3 @@ class Supervisor:
         self._router.close()
         logs.write("supervisor", "ended")
         return 0
-
-
-def _seconds(milliseconds: int, default: float) -> float:
-    """Return an order's time in seconds, at most a day; 0 stands for the default."""
-    return min(milliseconds / 1000, 86_400.0) or default
-
-
-def _wish(desired: Any) -> supervision.Wish:
-    return supervision.Wish(
-        slots=frozenset(slot for slot in desired.slots if slot < MAX_SLOTS),
-        startup=_seconds(desired.startup_timeout_ms, 60.0),
-        grace=_seconds(desired.stop_grace_ms, 0.0),
-        batch=min(desired.batch_size, MAX_SLOTS),
-        batch_interval=_seconds(desired.batch_interval_ms, 0.0),
-        backoff=_seconds(desired.backoff_ms, supervision.FIRST_PAUSE),
-        longest_backoff=_seconds(desired.max_backoff_ms, supervision.LONGEST_PAUSE),
-    )
-
-
-def _raise_descriptor_limit() -> None:
-    """Make room for the channels of 256 workers."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

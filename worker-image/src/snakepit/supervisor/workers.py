@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import time
@@ -15,6 +16,7 @@ from snakepit.worker.report import MAX_PACKET, Changed, Failed, Job, Word, decod
 from snakepit.zygote import channel, linux
 
 KEEPER_SECONDS: Final = 2.0
+_FRAME: Final = re.compile(r'File "([^"<][^"]*)", line (\d+)')
 
 
 class WorkerProcess:
@@ -33,6 +35,8 @@ class WorkerProcess:
         # The keeper ended without a word: what is left must be swept.
         self.lost = False
         self.keeper_limit: float | None = None
+        # Until when its stacks are awaited, before it is killed.
+        self.stacks_until: float | None = None
         self._watched: set[socket.socket] = set()
 
     @property
@@ -131,11 +135,11 @@ class WorkerProcess:
             watch.remove(what)
             self._watched.discard(what)
 
-    def exited(self, cause: str, last_output: str) -> dict[str, Any]:
-        """The fields of the WorkerExited message."""
+    def exited(self, cause: str, last_lines: list[str]) -> dict[str, Any]:
+        """The fields of the WorkerExited message; `cause` is why it was ended, empty when nobody did."""
         status = self.status if self.status is not None else signal.SIGKILL
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        if not cause and self.failed is not None:
+        if not cause and self.failed is not None and self.failed.stage != "run":
             cause = "SETUP_FAILED"
         cause = cause or ("KILLED" if number else "EXITED")
         return {
@@ -144,6 +148,18 @@ class WorkerProcess:
             "signal": number,
             "cause": cause,
             "error_type": self.failed.type if self.failed else "",
-            "error_place": self.failed.place if self.failed else "",
-            "last_output": last_output,
+            "error_place": self.failed.place if self.failed else _crash_place(last_lines),
+            "last_output": last_lines[-1] if last_lines else "",
+            "last_lines": last_lines,
         }
+
+
+def _crash_place(lines: list[str]) -> str:
+    """Return file:line of the innermost Python frame of a crash that faulthandler wrote down; empty without one."""
+    crashed = False
+    for line in lines:
+        crashed = crashed or line.startswith("Fatal Python error:")
+        found = _FRAME.search(line) if crashed else None
+        if found:
+            return f"{os.path.basename(found[1])}:{found[2]}"
+    return ""

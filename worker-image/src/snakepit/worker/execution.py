@@ -29,7 +29,11 @@ class Tool:
     """One callable of the adapter, ready to be called with an ExecuteRequest."""
 
     def __init__(self, options: ToolOptions, function: Callable[..., Any]) -> None:
-        self.options = options
+        known = _known.get(getattr(function, "__func__", function))
+        if known is not None and known.options is options:
+            self.__dict__.update(known.__dict__, function=function, _no_problems=Problems())
+            return
+        self.options: ToolOptions = options
         self.name = options.name
         self.function = function
         self.context_name: str | None = None
@@ -49,6 +53,13 @@ class Tool:
         self.streams = generator or streams in _STREAMS
         self.kind = ToolKind.STREAM if self.streams else ToolKind.UNARY
         self._no_problems = Problems()
+        self._description: str | None = None
+        self._schema: str | None = None
+
+    def remember(self) -> None:
+        """Keep what was found out for every later Tool of the same function."""
+        self.description(), self.parameters_schema()
+        _known[getattr(self.function, "__func__", self.function)] = self
 
     def run(self, call: Call) -> None:
         """Answer one call."""
@@ -166,21 +177,29 @@ class Tool:
 
     def description(self) -> str:
         """Return the first paragraph of the documentation, at most 1,024 bytes."""
-        text = self.options.description
-        if text is None:
-            text = " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
-        return text.encode()[:_MAX_DESCRIPTION].decode("utf-8", "ignore")
+        if self._description is None:
+            text = self.options.description
+            if text is None:
+                text = " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
+            self._description = text.encode()[:_MAX_DESCRIPTION].decode("utf-8", "ignore")
+        return self._description
 
     def parameters_schema(self) -> str:
         """Return the JSON schema of the arguments; an open one when it would be above 16 KiB."""
-        schema = {
-            "type": "object",
-            "properties": {name: checker.schema for name, checker in self.checkers.items()},
-            "required": self.required,
-            "additionalProperties": self.extra.schema or True if self.extra else False,
-        }
-        text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
-        return text if len(text.encode()) <= _MAX_SCHEMA else '{"type":"object"}'
+        if self._schema is None:
+            schema = {
+                "type": "object",
+                "properties": {name: checker.schema for name, checker in self.checkers.items()},
+                "required": self.required,
+                "additionalProperties": self.extra.schema or True if self.extra else False,
+            }
+            text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+            self._schema = text if len(text.encode()) <= _MAX_SCHEMA else '{"type":"object"}'
+        return self._schema
+
+
+# By function; filled by Tool.remember before workers are forked.
+_known: Final[dict[Any, Tool]] = {}
 
 
 class CallContext(Context):

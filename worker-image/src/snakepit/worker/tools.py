@@ -102,7 +102,10 @@ def check_profile(target: Any) -> None:
 
 
 def check_declarations(target: Any) -> None:
-    """Raise when tools are declared wrongly, without making an instance of a class."""
+    """Raise when tools are declared wrongly, without making an instance of a class.
+
+    What is found out is kept for the workers that are forked later: to find it again would cost each of them memory.
+    """
     check_profile(target)
     server = as_server(target)
     if server is not None:
@@ -115,7 +118,8 @@ def check_declarations(target: Any) -> None:
     _check_count(target, len(declared))
     for options, function in declared:
         # Any object does as self: only the signature is looked at.
-        Tool(options, function.__get__(object()) if inspect.isfunction(function) else function.__get__(None, target))
+        bound = function.__get__(object()) if inspect.isfunction(function) else function.__get__(None, target)
+        Tool(options, bound).remember()
 
 
 def _collect(target: Any) -> list[Tool]:

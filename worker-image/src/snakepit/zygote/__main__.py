@@ -63,14 +63,16 @@ def main(arguments: list[str]) -> None:
     os.close(stacks)
     threads.restore_environment()
     threads.preload_control()
-    # Keepers say themselves when they end; their exit needs nobody to wait for it.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # Keepers say themselves when they end; their exit needs nobody to wait for it. They undo this for themselves, and
+    # to Python it is never known: in a worker SIGCHLD has its default action.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    linux.ignore_signal(signal.SIGCHLD, True)
     exits = linux.child_exits()
     if not hazard:
         # Once for all children. With threads, which may use them, in each child alone.
         linux.replace_descriptors({0, 1, 2, channel.fileno(), exits})
     gc.collect()
-    fresh.note_generators()
+    fresh.note()
     gc.freeze()
     gc.disable()
     channel.send(json.dumps({"loaded": hazard}).encode())
@@ -80,10 +82,12 @@ def main(arguments: list[str]) -> None:
 def serve(channel: socket.socket, exits: int, target: Any, bare: bool) -> None:
     """Fork one keeper with its worker for each request; `bare` when nothing but this thread runs here."""
     fork = linux.bare_fork if bare else os.fork
+    share = threads.Share()
     while True:
         packet, descriptors, _, _ = socket.recv_fds(channel, MAX_PACKET, len(Ends._fields), socket.MSG_CMSG_CLOEXEC)
         if not packet:
             return
+        share.give(int(packet))
         # A signal between the fork and the keeper's own blocking would end it.
         linux.block_signals()
         if fork() == 0:

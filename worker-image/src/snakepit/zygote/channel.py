@@ -14,6 +14,5 @@ DUMP: Final = b"U"
 KILL: Final = b"K"
 # Largest packet between supervisor and zygote.
 MAX_PACKET: Final = 16 << 10
-# Largest job, in bytes of JSON. The arguments of a pool come from the command line, which the kernel bounds at 2 MiB;
-# JSON takes up to six bytes for one.
-MAX_JOB: Final = 16 << 20
+# Largest job, in bytes. The arguments of a pool come from a command line, which the kernel bounds at 2 MiB by default.
+MAX_JOB: Final = 8 << 20

@@ -12,36 +12,45 @@ from typing import Any, Final
 
 from snakepit.zygote import linux
 
-# Python ignores the first two from its start; the others are faulthandler's, or a library's crash reporter.
+# Python ignores the first two from its start; the others are faulthandler's, or a library's crash reporter's.
 _KEPT: Final = frozenset(
     (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
 )
-# Random generators that existed before the heap was frozen, which hides them from gc.get_objects().
+# What a process finds before it forks, so that its children need not look: signals with an action, and random
+# generators, which the frozen heap hides from gc.get_objects().
+_signals: list[int] = []
 _generators: list[Any] = []
 
 
 def reset(forked: bool) -> None:
     """Undo what a fork hands down: signal handlers, mask, and the state of random generators."""
-    for number in (linux.caught_or_ignored() | {int(signal.SIGCHLD)}) - _KEPT:
+    for number in _signals:
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
     linux.unblock_signals()
     if forked:
         reseed()
         gc.enable()
-    for stream in (sys.stdout, sys.stderr):
-        # A pipe would be buffered by blocks, and a crash would take the last lines with it.
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(line_buffering=True)
     # By number, because the user's code may put other objects in the place of the streams.
     if not faulthandler.is_enabled():
         faulthandler.enable(file=2, all_threads=False)
     faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
 
 
-def note_generators() -> None:
-    """Remember the random generators that the preloaded adapter holds; called before the heap is frozen."""
+def note() -> None:
+    """Find out and do once what each worker that is forked from here then need not; before the heap is frozen."""
+    caught = linux.caught_or_ignored() - _KEPT
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Every worker sets it anyway.
+        caught.discard(signal.SIGINT)
+    # The zygote ignores it, and its keepers do so no more.
+    caught.discard(signal.SIGCHLD)
+    _signals[:] = caught
+    for stream in (sys.stdout, sys.stderr):
+        # A pipe would be buffered by blocks, and a crash would take the last lines with it.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(line_buffering=True)
     kinds = _generator_types()
     # By type(), because isinstance() asks the object, and a proxy of the user's may answer with an exception.
     _generators[:] = [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]

@@ -46,7 +46,7 @@ def keep(ends: Ends, exits: int, be_worker: Callable[[Ends], int]) -> NoReturn:
     code = _FAILED
     try:
         linux.block_signals()
-        linux.default_signal(signal.SIGCHLD)
+        linux.ignore_signal(signal.SIGCHLD, False)
         if os.getsid(0) != os.getpid():
             os.setsid()
         linux.become_subreaper()

@@ -61,9 +61,9 @@ def unblock_signals() -> None:
     _HELD.pthread_sigmask(signal.SIG_UNBLOCK, _ALL_SIGNALS, None)
 
 
-def default_signal(number: int) -> None:
-    """Give a signal its default action, behind Python's back."""
-    _HELD.signal(number, ctypes.c_void_p(0))
+def ignore_signal(number: int, ignored: bool) -> None:
+    """Ignore a signal, or give it its default action, behind Python's back: to signal.getsignal() nothing changes."""
+    _HELD.signal(number, ctypes.c_void_p(1 if ignored else 0))
 
 
 def child_exits() -> int:
@@ -93,11 +93,17 @@ def caught_or_ignored() -> set[int]:
 def die_first_for_memory() -> None:
     """Be preferred, before processes that hold what is preloaded, when the kernel must kill for want of memory."""
     try:
-        with open("/proc/self/oom_score_adj", "r+b", buffering=0) as score:
-            score.write(b"%d" % min(1000, int(score.read()) + _OOM_STEP))
-    except (OSError, ValueError):
+        score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
         # A sandbox without it; the kernel then chooses by size alone.
+        return
+    try:
+        os.pwrite(score, b"%d" % min(1000, int(os.read(score, 16)) + _OOM_STEP), 0)
+    except (OSError, ValueError):
+        # The same.
         pass
+    finally:
+        os.close(score)
 
 
 def children() -> list[int]:

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from snakepit.worker.load import load
-from snakepit.zygote import linux
+from snakepit.zygote import fresh, linux, threads
 from snakepit.zygote.keeper import Ends, keep
 from snakepit.zygote.start import be_worker, read_job
 
@@ -19,6 +19,8 @@ def main(arguments: list[str]) -> None:
         os.set_inheritable(end, False)
     os.close(ends.output)
     job = read_job(ends.job)
+    fresh.note()
+    threads.Share().give(job.threads)
     sys.argv = [job.adapter, *job.arguments]
 
     def import_adapter() -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Callable
@@ -11,13 +10,12 @@ from typing import Any
 from snakepit.worker import failure, process
 from snakepit.worker.report import Job, Page, Reporter
 from snakepit.zygote import linux, threads
-from snakepit.zygote.channel import MAX_JOB
 from snakepit.zygote.keeper import Ends
 
 
 def read_job(descriptor: int) -> Job:
     """Return the job that a file in memory holds."""
-    return Job(**json.loads(os.pread(descriptor, MAX_JOB, 0)))
+    return Job.from_bytes(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
 
 
 def be_worker(ends: Ends, load: Callable[[], Any]) -> int:
@@ -27,7 +25,7 @@ def be_worker(ends: Ends, load: Callable[[], Any]) -> int:
     page = Page(ends.page)
     os.close(ends.page)
     os.close(ends.job)
-    threads.give(job.threads)
+    threads.raise_preloaded(job.threads)
     report = socket.socket(fileno=ends.report)
     try:
         return process.run(job, load, report, page)

@@ -34,13 +34,26 @@ def restore_environment() -> None:
             os.environ[name] = original
 
 
-def give(threads: int) -> None:
-    """Let this worker's numeric libraries use so many threads, except where the user chose another number."""
-    for name in THREAD_VARIABLES:
-        os.environ.setdefault(name, str(threads))
-    # What was preloaded with one thread stays so unless this library, which needs no import then, can tell it.
+class Share:
+    """The threads of each worker, in the environment that workers inherit, except where the user chose a number."""
+
+    def __init__(self) -> None:
+        self._mine = [name for name in THREAD_VARIABLES if name not in os.environ]
+        self._threads = 0
+
+    def give(self, threads: int) -> None:
+        """Let workers that are forked or imported from here on use so many; costs nothing when it is not new."""
+        if threads != self._threads:
+            self._threads = threads
+            for name in self._mine:
+                os.environ[name] = str(threads)
+
+
+def raise_preloaded(threads: int) -> None:
+    """Let libraries that were preloaded with one thread use what the environment says."""
+    # They stay at one unless this library, which was imported before the fork then, can tell them.
     pools = sys.modules.get("threadpoolctl")
-    wanted = _number(os.environ["OMP_NUM_THREADS"])
+    wanted = _number(os.environ.get("OMP_NUM_THREADS", "")) or threads
     if pools is not None and wanted > 1:
         pools.threadpool_limits(limits=wanted)
 
