@@ -1,0 +1,28 @@
+"""The same calls against grpcio's own servers and against ours: callers must see the same."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import grpc
+import pytest
+
+from servicer.observe import Call, observe
+from servicer.table import COROUTINES, PLAIN
+
+
+def compare(theirs: grpc.Channel, ours: grpc.Channel, service: str, call: Call) -> None:
+    expected, seen = observe(theirs, service, call), observe(ours, service, call)
+    for field in dataclasses.fields(expected):
+        if field.name not in call.differs:
+            assert getattr(seen, field.name) == getattr(expected, field.name), field.name
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_functions(sync_channel: grpc.Channel, gateway_channel: grpc.Channel, name: str) -> None:
+    compare(sync_channel, gateway_channel, "Plain", PLAIN[name])
+
+
+@pytest.mark.parametrize("name", COROUTINES)
+def test_coroutines(aio_channel: grpc.Channel, gateway_channel: grpc.Channel, name: str) -> None:
+    compare(aio_channel, gateway_channel, "Coroutines", COROUTINES[name])
