@@ -11,7 +11,7 @@ from typing import Any
 import cases_pb2
 import grpc
 
-SECONDS = 30.0
+SECONDS = 10.0
 _numbers = itertools.count()
 
 # What transports add by themselves to the metadata that a caller sees. Nothing else may differ.
