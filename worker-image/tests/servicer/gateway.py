@@ -174,5 +174,3 @@ class Gateway(grpc.GenericRpcHandler):
             context.set_details(message)
 
         return grpc.stream_stream_rpc_method_handler(relay)
-
-

@@ -257,9 +257,9 @@ class ServicerContext:
                 trailers = metadata.outgoing(self._trailing)
             except Exception as error:
                 log_exception("the trailing metadata cannot be sent", error)
-                code = INTERNAL
+                code, answer = INTERNAL, None
                 message = str(error) if isinstance(error, metadata.InvalidMetadataError) else INVALID_METADATA
-        if self._final is not None:
+        if self._final is not None or self._given_up:
             answer = None
         self._final = (code, message)
         try:

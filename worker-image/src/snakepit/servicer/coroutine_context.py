@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 import grpc
 from grpc import aio
 
+from snakepit import logs
 from snakepit.context import Session, Worker
 from snakepit.servicer import metadata
 from snakepit.servicer.blocking import Deserialize, Serialize
@@ -131,9 +132,13 @@ class CoroutineContext:
         if trailing_metadata or not self._trailing:
             metadata.check_trailing(trailing_metadata)
             self._trailing = trailing_metadata
-        self._details = details or self._details
+        self._details = self._details if details == "" else details
         self._given_code = code
         self._code = metadata.coroutine_code(code)
+        if self._code == OK:
+            # grpc.aio would leave the caller of a unary method without an answer.
+            logs.write("servicer", "abort() called with StatusCode.OK; returning UNKNOWN")
+            self._code, self._details = UNKNOWN, ""
         raise self._abort
 
     async def abort_with_status(self, status: grpc.Status) -> NoReturn:
@@ -313,7 +318,7 @@ class CoroutineContext:
 
 
 def _check_text(details: Any) -> None:
-    if not isinstance(details, str):
+    if details is not None and not isinstance(details, str):
         raise TypeError(f"Argument 'details' has incorrect type (expected str, got {type(details).__name__})")
 
 
