@@ -66,6 +66,7 @@ func newRouter(o options, log logr.Logger) (*router, error) {
 	r.pool.Register(r.registry)
 	r.bridge = bridge.NewServer(bridge.Config{
 		Pod: o.podUID, Instance: rand.Uint64(), MaxMessage: func() int { return int(r.pool.MaxMessageBytes()) }, Handler: r.pool,
+		Heartbeat: r.pool.Heartbeat, Buffers: upstream.Buffers{},
 	})
 	r.pool.Attach(r.bridge)
 	r.front = front.New(r.pool, metrics, time.Now)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
@@ -32,24 +33,32 @@ type fakePool struct {
 	mu       sync.Mutex
 	admit    error
 	messages [][]byte
+	headers  metadata.MD
+	trailers metadata.MD
 	end      error
 	answer   Answer
 	limit    int64
+	declared *Declared
+	hidden   bool // no worker has declared anything before one is reserved
 
 	call     *Call
 	request  []byte
+	sent     []string
 	released int
 	observed []string
 }
 
-func (p *fakePool) Admit(_ context.Context, call *Call) (Reservation, error) {
+func (p *fakePool) Admit(call *Call) (Exchange, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.call = call
 	if p.admit != nil {
 		return nil, p.admit
 	}
-	return &fakeReservation{pool: p, rest: p.messages}, nil
+	if call.Ready {
+		p.request = call.Request.Materialize()
+	}
+	return &fakeExchange{pool: p, rest: p.messages, sent: make(chan string, 100), closed: make(chan struct{})}, nil
 }
 
 func (p *fakePool) OpenSession(_ context.Context, call *Call) (Session, error) {
@@ -65,60 +74,97 @@ func (p *fakePool) GetSession(call *Call) (Session, error) {
 	return Session{Name: call.Session, Epoch: 7, Pending: 2, Answer: p.answer}, p.admit
 }
 
-func (p *fakePool) Tools() ([]Tool, bool) {
-	return []Tool{{Name: "add"}, {Name: "count"}, {Name: "lines", Streaming: true}}, true
+var offered = NewDeclared(
+	[]Tool{{Name: "add"}, {Name: "count"}, {Name: "lines", Streaming: true}},
+	[]Method{{Path: "/demo.Echo/Unary"}, {Path: "/demo.Echo/Lines", ServerStream: true}, {Path: "/demo.Echo/Chat", ClientStream: true, ServerStream: true}},
+	nil)
+
+func (p *fakePool) Declared() *Declared {
+	if p.hidden {
+		return nil
+	}
+	return p.offers()
 }
 
-func (p *fakePool) MaxMessageBytes() int64 { return p.limit }
+func (p *fakePool) offers() *Declared {
+	if p.declared != nil {
+		return p.declared
+	}
+	return offered
+}
 
-func (p *fakePool) Called(tool, code, reason string, _ time.Duration) {
+func (p *fakePool) MaxMessageBytes() int64      { return p.limit }
+func (p *fakePool) QueueTimeout() time.Duration { return 100 * time.Millisecond }
+
+func (p *fakePool) Called(target string, code codes.Code, reason Reason, _ time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.observed = append(p.observed, tool+" "+code+" "+reason)
+	p.observed = append(p.observed, target+" "+code.String()+" "+string(reason))
 }
 
-type fakeReservation struct {
-	pool *fakePool
-	rest [][]byte
+type fakeExchange struct {
+	pool   *fakePool
+	rest   [][]byte
+	sent   chan string
+	closed chan struct{}
 }
 
-func (r *fakeReservation) Answer() Answer { return r.pool.answer }
+func (x *fakeExchange) Wait(context.Context) error { return nil }
+func (x *fakeExchange) Answer() *Answer            { return &x.pool.answer }
+func (x *fakeExchange) Declared() *Declared        { return x.pool.offers() }
 
-func (r *fakeReservation) Tool(name string) (int, Tool, bool) {
-	tools, _ := r.pool.Tools()
-	for i, t := range tools {
-		if t.Name == name {
-			return i, t, true
-		}
-	}
-	return 0, Tool{}, false
-}
-
-func (r *fakeReservation) Start(_ context.Context, _ int, _ Method, request []byte) error {
-	r.pool.request = append([]byte(nil), request...)
+func (x *fakeExchange) Start(context.Context) error {
+	x.pool.request = x.pool.call.Request.Materialize()
 	return nil
 }
 
-func (r *fakeReservation) Recv(ctx context.Context) ([]byte, error) {
-	if len(r.rest) == 0 {
-		if errors.Is(r.pool.end, errWait) {
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}
-		if r.pool.end == nil {
-			return nil, io.EOF
-		}
-		return nil, r.pool.end
-	}
-	next := r.rest[0]
-	r.rest = r.rest[1:]
-	return next, nil
+func (x *fakeExchange) Send(_ context.Context, m mem.BufferSlice) error {
+	x.sent <- string(m.Materialize())
+	return nil
 }
 
-func (r *fakeReservation) Release() {
-	r.pool.mu.Lock()
-	defer r.pool.mu.Unlock()
-	r.pool.released++
+func (x *fakeExchange) CloseSend(context.Context) error {
+	close(x.closed)
+	return nil
+}
+
+// Recv answers a stream of requests with its messages, any other call with what the pool was given.
+func (x *fakeExchange) Recv(ctx context.Context) (Reply, error) {
+	if x.pool.call.ClientStream {
+		select {
+		case text := <-x.sent:
+			return Reply{Message: mem.BufferSlice{mem.SliceBuffer(text)}, HasMessage: true}, nil
+		case <-x.closed:
+			return Reply{Trailers: x.pool.trailers}, x.over()
+		case <-ctx.Done():
+			return Reply{}, ctx.Err()
+		}
+	}
+	headers := x.pool.headers
+	x.pool.headers = nil
+	if len(x.rest) == 0 {
+		if errors.Is(x.pool.end, errWait) {
+			<-ctx.Done()
+			return Reply{}, ctx.Err()
+		}
+		return Reply{Headers: headers, Trailers: x.pool.trailers}, x.over()
+	}
+	next := x.rest[0]
+	x.rest = x.rest[1:]
+	return Reply{Headers: headers, Message: mem.BufferSlice{mem.SliceBuffer(next)}, HasMessage: true}, nil
+}
+
+func (x *fakeExchange) over() error {
+	if x.pool.end == nil {
+		return io.EOF
+	}
+	return x.pool.end
+}
+
+func (x *fakeExchange) Release() {
+	x.pool.mu.Lock()
+	defer x.pool.mu.Unlock()
+	x.pool.released++
 }
 
 var errWait = errors.New("wait for the caller")
@@ -138,13 +184,13 @@ func answerText(t *testing.T, text string) []byte {
 }
 
 // serve starts the front on a listener in memory and returns a connection to it.
-func serve(t *testing.T, pool *fakePool) (*Server, *grpc.ClientConn) {
+func serve(t *testing.T, pool *fakePool, options ...Option) (*Server, *grpc.ClientConn) {
 	t.Helper()
 	if pool.limit == 0 {
 		pool.limit = 1 << 20
 	}
 	listener := bufconn.Listen(1 << 20)
-	server := New(pool, pool, time.Now)
+	server := New(pool, pool, time.Now, options...)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	conn, err := grpc.NewClient("passthrough:///memory", grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -349,8 +395,8 @@ func TestToolIsFoundOrNamed(t *testing.T) {
 	if code, _ := reasonOf(t, err); code != codes.InvalidArgument {
 		t.Errorf("no tool: %v", err)
 	}
-	if pool.released != 3 {
-		t.Errorf("%d reservations released, want 3", pool.released)
+	if pool.call != nil {
+		t.Errorf("admitted what no tool would serve: %+v", pool.call)
 	}
 }
 

@@ -2,8 +2,7 @@ package upstream
 
 import (
 	"context"
-	"errors"
-	"io"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -15,55 +14,74 @@ import (
 )
 
 // phase of a call.
-type phase uint8
+type phase = uint32
 
 const (
 	queued   phase = iota // waits in dispatch
 	assigned              // has a slot, nothing was written
 	written               // the worker has it
-	over
+	opened                // OpenSession: its life is open
+	over                  // ended, and its wire knows how
+	refused               // ended, and refusal or failure says how
 )
 
-// call is one call of a caller. It implements front.Reservation and bridge.Observer.
+// call is one call of a caller. It implements front.Exchange and bridge.Observer.
 type call struct {
 	pool   *Pool
 	ask    *front.Call
-	signal chan struct{} // phase may have changed
-	wire   *bridge.Call  // of the latest try
-	cause  uint16        // of the Cancel to send when the caller goes
-	tool   int
-	method front.Method
-	body   []byte
+	wake   chan struct{} // phase may have changed, or the wire has something
+	wire   bridge.Call   // of the latest try
+	info   []byte        // CallInfo, encoded; begins in room
+	room   [192]byte
+	pieces [][]byte // of the request, where it is one message
+	piece  [1][]byte
+	size   int
+	cause  uint16 // of the Cancel to send when the caller goes
+
+	at     atomic.Uint32 // phase; written under Pool.mu
+	rest   atomic.Bool   // the request has more than its first frame: SendRest is due
+	active atomic.Int64  // Pool.clock when a message passed last; of streams
 
 	// under Pool.mu
-	d        dispatch.Call
-	phase    phase
-	refusal  *dispatch.Refusal
-	failure  *front.Failure // how it ended, when that is known already
-	link     *link
-	answer   front.Answer
-	admitted time.Time
-	began    time.Time
-	late     bool // calls.timeout passed
-	released bool // the caller is gone
+	d          dispatch.Call
+	prev, next *call // in Pool.waiting or Pool.running
+	in         *calls
+	refusal    *dispatch.Refusal
+	failure    *front.Failure
+	link       *link
+	answer     front.Answer // constant while the wire has something to say
+	since      time.Time    // of the phase
+	ready      bool         // whoever frees a slot writes it
+	ahead      bool         // was sent behind another call
+	late       bool         // calls.timeout passed
+	idle       bool         // calls.streamIdleTimeout passed
+	released   bool         // the caller is gone
+	doubtful   bool         // its worker's connection broke while it may have run
+	crashes    int          // workers that died holding it, not told to the quarantine
+	key        string       // by which the quarantine knows it, once that is needed
 }
 
-// Admit waits until a worker has a free slot for the call.
-func (p *Pool) Admit(ctx context.Context, ask *front.Call) (front.Reservation, error) {
+// Admit implements front.Pool.
+func (p *Pool) Admit(ask *front.Call) (front.Exchange, error) {
 	c, err := p.newCall(ask)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.admit(ctx); err != nil {
-		return nil, err
+	c.prepare()
+	c.ready = ask.Ready
+	if ask.Ready {
+		if err := c.quarantined(); err != nil {
+			return nil, err
+		}
 	}
+	c.admit()
 	return c, nil
 }
 
 func (p *Pool) newCall(ask *front.Call) (*call, error) {
-	c := &call{pool: p, ask: ask, signal: make(chan struct{}, 1), cause: bridge.CancelByCaller}
+	c := &call{pool: p, ask: ask, wake: make(chan struct{}, 1), cause: bridge.CancelByCaller}
 	c.d = dispatch.Call{
-		Session: ask.Session, RequestID: ask.RequestID, Owner: c, Deadline: ask.Deadline,
+		Session: ask.Session, RequestID: ask.RequestID, Owner: c, Deadline: ask.Deadline, Tenant: ask.Tenant,
 		Affinity: dispatch.Affinity(ask.Affinity), Create: ask.Create, Stream: ask.Stream,
 	}
 	if ask.Token != "" {
@@ -79,202 +97,163 @@ func (p *Pool) newCall(ask *front.Call) (*call, error) {
 	return c, nil
 }
 
-func (c *call) admit(ctx context.Context) error {
+// prepare encodes what does not change from try to try, and looks at the request.
+func (c *call) prepare() {
+	c.info = c.appendInfo(c.room[:0])
+	if c.ask.ClientStream {
+		c.wire.Expect()
+	}
+	c.pieces, c.size = c.piece[:0], 0
+	for _, b := range c.ask.Request {
+		if data := b.ReadOnlyData(); len(data) > 0 {
+			c.pieces = append(c.pieces, data)
+			c.size += len(data)
+		}
+	}
+	c.d.Stream = c.ask.Stream
+	c.d.NoPrefetch = !c.ask.Ready || c.ask.ClientStream || c.size > bridge.MaxQueued
+}
+
+func (c *call) admit() {
 	now := c.pool.now()
-	c.admitted = now
 	c.pool.mu.Lock()
+	c.wait(now)
 	c.pool.d.Admit(&c.d, now)
 	c.pool.unlock()
-	err := c.wait(ctx)
-	if err == nil {
-		c.pool.metrics.waited(c.pool.now().Sub(now))
-	}
-	return err
+}
+
+// wait puts the call into the queue, as far as this package is concerned; under Pool.mu.
+func (c *call) wait(now time.Time) {
+	c.since = now
+	c.pool.waiting.push(c)
+	c.at.Store(queued)
 }
 
 // assign and refuse are dispatch's word; they run under Pool.mu.
-func (c *call) assign(w *dispatch.Worker) {
-	c.phase, c.link, c.began = assigned, w.Link.(*link), c.pool.now()
-	c.pool.running[c] = struct{}{}
+func (c *call) assign(w *dispatch.Worker, now time.Time) {
+	p := c.pool
+	c.link, c.ahead = w.Link.(*link), c.d.Prefetched
+	p.metrics.queueSeconds.Observe(now.Sub(c.since).Seconds())
+	c.since = now
+	p.running.push(c)
 	c.answer = front.Answer{Worker: c.link.name}
 	if w.Draining {
 		c.answer.EndsAt = w.EndsAt
 	}
 	if c.d.Life != nil {
 		c.answer.SessionState = c.d.State.String()
-		c.answer.SessionToken = c.pool.d.Token(&c.d).String()
+		c.answer.SessionToken = p.d.Token(&c.d).String()
+	}
+	c.at.Store(assigned)
+	if c.ready {
+		c.begin(now)
+		return
 	}
 	c.poke()
 }
 
 func (c *call) refuse(r *dispatch.Refusal) {
-	c.phase, c.refusal = over, r
+	c.refusal = r
+	c.fail()
+}
+
+// fail ends a call that refusal or failure says all of; under Pool.mu.
+func (c *call) fail() {
+	c.leave()
+	c.at.Store(refused)
+	c.wire.Stop()
 	c.poke()
+}
+
+func (c *call) leave() {
+	if c.in != nil {
+		c.in.remove(c)
+	}
 }
 
 func (c *call) poke() {
 	select {
-	case c.signal <- struct{}{}:
+	case c.wake <- struct{}{}:
 	default:
 	}
 }
 
-// wait until the call has a slot, or is refused.
-func (c *call) wait(ctx context.Context) error {
-	var timer *time.Timer
-	for {
-		c.pool.mu.Lock()
-		at, err := c.phase, error(nil)
-		if at == over {
-			err = c.whyOver()
-		}
-		c.pool.mu.Unlock()
-		if at != queued {
-			return err
-		}
-		if timer == nil {
-			timer = time.NewTimer(c.pool.settings.Load().Dispatch.QueueTimeout)
-			defer timer.Stop()
-		}
-		select {
-		case <-c.signal:
-		case <-timer.C:
-			c.pool.mu.Lock()
-			c.pool.d.Expire(&c.d, false, c.pool.now())
-			c.pool.unlock()
-		case <-ctx.Done():
-			c.leave()
-			return ctx.Err()
-		}
-	}
-}
-
-// leave takes out a call whose caller went while it waited, or had just got its slot.
-func (c *call) leave() {
-	now := c.pool.now()
-	c.pool.mu.Lock()
-	c.released = true
-	if !c.pool.d.Expire(&c.d, true, now) && c.phase == assigned {
-		c.abandon(now)
-	}
-	c.pool.unlock()
-}
-
-// abandon gives a slot back that nothing was written to; under Pool.mu.
-func (c *call) abandon(now time.Time) {
-	c.phase = over
-	delete(c.pool.running, c)
-	c.pool.d.Abandon(&c.d, now)
-}
-
-// whyOver is the failure of a call that ended without an answer; under Pool.mu.
-func (c *call) whyOver() error {
-	if c.failure != nil {
-		return c.failure
-	}
-	if c.refusal != nil {
-		return c.refused(c.refusal)
-	}
-	return &front.Failure{Reason: reasonInternal, Message: "the call ended without an answer", Execution: front.MaybeExecuted}
-}
-
-// Answer is what the headers of the answer say.
-func (c *call) Answer() front.Answer {
-	c.pool.mu.Lock()
-	defer c.pool.mu.Unlock()
-	return c.answer
-}
-
-// Tool finds a tool of the reserved worker.
-func (c *call) Tool(name string) (int, front.Tool, bool) {
-	c.pool.mu.Lock()
-	var t *toolTable
-	if c.link != nil {
-		t = c.link.tools
-	}
-	c.pool.mu.Unlock()
-	if t == nil {
-		return 0, front.Tool{}, false
-	}
-	i, ok := t.index[name]
+// begin queues the call to the worker that it was assigned to; under Pool.mu.
+func (c *call) begin(now time.Time) {
+	p, s := c.pool, c.pool.settings.Load()
+	number, _, ok := c.link.declared.Number(c.ask.Target, c.ask.Way)
 	if !ok {
-		return 0, front.Tool{}, false
+		c.failure = c.undeclared()
+		c.abandon(now)
+		return
 	}
-	return i, t.tools[i], true
-}
-
-// Start writes the call to the reserved worker.
-func (c *call) Start(ctx context.Context, tool int, method front.Method, request []byte) error {
-	c.tool, c.method, c.body = tool, method, request
-	return c.start(ctx)
-}
-
-func (c *call) start(ctx context.Context) error {
-	for {
-		r, err := c.begin()
-		if err != nil {
-			return err
-		}
-		if c.link.worker.Start(c.wire, r) == nil {
-			return nil
-		}
-		c.unwritten()
-		if err := c.wait(ctx); err != nil {
-			return err
-		}
-	}
-}
-
-// begin makes the request for the worker that the call was assigned to.
-func (c *call) begin() (*bridge.Request, error) {
-	p, now := c.pool, c.pool.now()
-	s := p.settings.Load()
-	r := &bridge.Request{Tool: uint16(c.tool), Info: c.info(), Payload: c.body, MaxMessage: s.MaxMessage, Timeout: s.CallTimeout}
+	r := bridge.Request{Tool: uint16(number), Info: c.info, Payload: c.pieces, Size: c.size, MaxMessage: s.MaxMessage,
+		Timeout: c.limit(s), Stream: c.ask.ClientStream}
 	if !c.ask.Deadline.IsZero() {
 		r.Timeout = max(min(r.Timeout, c.ask.Deadline.Sub(now)), time.Microsecond)
 	}
-	p.mu.Lock()
-	defer p.unlock()
-	if c.phase != assigned { // the request took too long to arrive
-		return nil, c.whyOver()
-	}
 	if l := c.d.Life; l != nil {
 		if l.Ended() { // while the request was read
+			c.failure = c.ended(l)
 			c.abandon(now)
-			return nil, c.ended(l)
+			return
 		}
 		r.Epoch = l.Epoch()
 		if !l.Opened() {
-			r.Open = &bridge.Open{Name: l.Name(), Epoch: l.Epoch()}
+			r.Open, r.Name = true, l.Name()
 			l.SetOpened()
 		}
 	}
-	c.wire = bridge.NewCall(c)
-	c.phase, c.began = written, now
-	return r, nil
-}
-
-// unwritten: the worker was not connected any more.
-func (c *call) unwritten() {
-	c.pool.mu.Lock()
-	delete(c.pool.running, c)
-	c.phase = queued
-	c.pool.d.NotStarted(&c.d, false, c.pool.now())
-	c.pool.unlock()
-}
-
-// info encodes CallInfo; by hand, because every call has one.
-func (c *call) info() []byte {
-	b := make([]byte, 0, 64+len(c.ask.RequestID)+len(c.ask.Session))
-	b = appendText(b, 1, c.ask.RequestID)
-	b = appendText(b, 2, c.ask.Session)
-	if c.method == front.ExecuteStream {
-		m := appendText(nil, 1, ":method")
-		m = appendText(m, 2, "ExecuteStream")
-		b = protowire.AppendTag(b, 3, protowire.BytesType)
-		b = protowire.AppendBytes(b, m)
+	c.wire.Init(c, c.wake)
+	if c.link.worker.Queue(&c.wire, &r) != nil {
+		p.d.Down(c.link.target) // this comes as an event, too
+		if l := c.d.Life; l != nil && r.Open {
+			l.ClearOpened()
+		}
+		c.leave()
+		c.wait(now)
+		p.d.Recalled(&c.d, now)
+		return
 	}
-	return appendText(b, 4, c.ask.Traceparent)
+	c.at.Store(written)
+	c.active.Store(now.UnixNano())
+	if c.size > bridge.MaxQueued && !r.Stream {
+		c.rest.Store(true)
+		c.poke()
+	}
+	p.toFlush(c.link.worker)
+}
+
+func (c *call) limit(s *Settings) time.Duration {
+	if c.ask.Stream {
+		return s.StreamTimeout
+	}
+	return s.CallTimeout
+}
+
+// abandon gives back a slot that nothing was written to, of a call that has failed; under Pool.mu.
+func (c *call) abandon(now time.Time) {
+	c.fail()
+	c.pool.d.Abandon(&c.d, now)
+}
+
+// appendInfo encodes CallInfo; by hand, because every call has one.
+func (c *call) appendInfo(b []byte) []byte {
+	a := c.ask
+	b = appendText(b, 1, a.RequestID)
+	b = appendText(b, 2, a.Session)
+	if a.Way == front.ExecuteStream {
+		b = appendMetadatum(b, ":method", "ExecuteStream")
+	}
+	for _, m := range a.Metadata {
+		b = appendMetadatum(b, m.Key, m.Value)
+	}
+	b = appendText(b, 4, a.Traceparent)
+	if a.CallerID {
+		b = protowire.AppendTag(b, 5, protowire.VarintType)
+		b = protowire.AppendVarint(b, 1)
+	}
+	return appendText(b, 6, a.Peer)
 }
 
 func appendText(b []byte, number protowire.Number, s string) []byte {
@@ -285,90 +264,169 @@ func appendText(b []byte, number protowire.Number, s string) []byte {
 	return protowire.AppendString(b, s)
 }
 
-// Recv waits for the next message of the answer.
-func (c *call) Recv(ctx context.Context) ([]byte, error) {
-	for {
-		data, end, err := c.wire.Recv(ctx)
-		switch {
-		case err != nil:
-			if errors.Is(err, context.DeadlineExceeded) {
-				c.cause = bridge.CancelByDeadline
-			}
-			return nil, err
-		case end == nil:
-			return data, nil
-		case end.Kind == bridge.NotStarted:
-			if err := c.wait(ctx); err != nil {
-				return nil, err
-			}
-			if err := c.start(ctx); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if f := c.failed(end); f != nil {
-			return nil, f
-		}
-		return nil, io.EOF
-	}
-}
-
-// Release ends the caller's interest. A call that still runs is cancelled; its slot is free when its handler has returned.
-func (c *call) Release() {
-	p := c.pool
-	p.mu.Lock()
-	c.released = true
-	running := c.phase == written
-	if c.phase == assigned {
-		c.abandon(p.now())
-	}
-	p.unlock()
-	if running {
-		c.cancel(c.cause)
-	}
-}
-
-func (c *call) cancel(cause uint16) {
-	if c.wire != nil {
-		c.wire.Cancel(cause)
-	}
+func appendMetadatum(b []byte, key, value string) []byte {
+	b = protowire.AppendTag(b, 3, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(2+protowire.SizeBytes(len(key))+protowire.SizeBytes(len(value))))
+	b = protowire.AppendTag(b, 1, protowire.BytesType)
+	b = protowire.AppendString(b, key)
+	b = protowire.AppendTag(b, 2, protowire.BytesType)
+	return protowire.AppendString(b, value)
 }
 
 // CallAccepted implements bridge.Observer.
 func (c *call) CallAccepted() {
-	if c.d.Life == nil {
-		return
+	if c.d.Life == nil && !c.ahead {
+		return // dispatch has the time at which the slot became the call's own
 	}
 	c.pool.mu.Lock()
-	c.pool.d.Accepted(&c.d)
+	c.pool.d.Accepted(&c.d, c.pool.now())
 	c.pool.unlock()
 }
 
 // CallEnded implements bridge.Observer: the slot is free, or the call is repeated.
-func (c *call) CallEnded(end bridge.End) {
+func (c *call) CallEnded(end bridge.End) (again bool) {
 	p := c.pool
 	p.mu.Lock()
 	now := p.now()
-	delete(p.running, c)
+	c.leave()
 	switch {
-	case end.Kind == bridge.NotStarted && !c.released:
-		c.phase = queued
+	case end.Kind == bridge.Recalled && !c.released && !c.late:
+		again = true
+		c.wait(now)
+		p.d.Recalled(&c.d, now)
+	case end.Kind == bridge.NotStarted && !c.released && !c.late:
+		again = true
+		c.wait(now)
 		p.d.NotStarted(&c.d, true, now)
 	case end.Kind == bridge.Finished && end.Outcome == bridge.OutcomeRefusedSession && !c.released:
+		again = true
 		if l := c.d.Life; l != nil && !l.Held() {
 			p.d.FloorRefused(l.Epoch())
 		}
-		c.phase = queued
+		c.wait(now)
 		p.d.NotHeld(&c.d, now)
-	case end.Kind == bridge.Finished && end.Outcome == bridge.OutcomeDone || end.Kind == bridge.MaybeExecuted:
-		c.phase = over
+	case end.Kind == bridge.MaybeExecuted:
+		again = c.brokeOff(now)
+	case end.Kind == bridge.Finished && end.Outcome == bridge.OutcomeDone:
+		c.at.Store(over)
 		p.d.Finished(&c.d, now)
 	default:
-		c.phase = over
+		c.at.Store(over)
 		if end.Outcome == bridge.OutcomeRefusedSessionStart {
 			p.d.StartFailed(&c.d, now)
 		}
 		p.d.Abandon(&c.d, now)
 	}
 	p.unlock()
+	return again
+}
+
+// brokeOff: the link broke while the call may have run. It is repeated where caller and adapter say that this does no harm and nothing of an answer
+// was passed on; under Pool.mu.
+func (c *call) brokeOff(now time.Time) (again bool) {
+	p := c.pool
+	c.doubtful = true
+	c.link.held = append(c.link.held, c)
+	_, idempotent, _ := c.link.declared.Number(c.ask.Target, c.ask.Way)
+	if idempotent && c.ask.Idempotent && !c.released && !c.late && !c.ask.ClientStream && !c.link.killed && c.wire.Untouched() {
+		c.wait(now)
+		if p.d.Retry(&c.d, now) {
+			return true
+		}
+		c.leave()
+	}
+	c.at.Store(over)
+	p.d.Finished(&c.d, now)
+	return false
+}
+
+// Release ends the caller's interest. A call that still runs is cancelled; its slot is free when its handler has returned.
+func (c *call) Release() {
+	p := c.pool
+	key := ""
+	if at := c.at.Load(); at == written || at == over {
+		key = c.keyAtLast(at == written)
+	}
+	now := p.now()
+	p.mu.Lock()
+	c.released = true
+	running := false
+	switch c.at.Load() {
+	case queued:
+		if !p.d.Expire(&c.d, true, now) { // it opens a session, or was expired just now
+			c.leave()
+		}
+	case assigned:
+		c.abandon(now)
+	case written:
+		running = true
+	}
+	c.tell(key, now)
+	p.unlock()
+	if running {
+		c.wire.Cancel(c.cause)
+	}
+}
+
+// Answer is what the headers of the answer say.
+func (c *call) Answer() *front.Answer { return &c.answer }
+
+// calls is a list of calls in the order in which they came to it.
+type calls struct {
+	head, tail *call
+}
+
+func (l *calls) push(c *call) {
+	if c.in != nil {
+		c.in.remove(c)
+	}
+	c.in, c.prev, c.next = l, l.tail, nil
+	if l.tail != nil {
+		l.tail.next = c
+	} else {
+		l.head = c
+	}
+	l.tail = c
+}
+
+func (l *calls) remove(c *call) {
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		l.head = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	} else {
+		l.tail = c.prev
+	}
+	c.in, c.prev, c.next = nil, nil, nil
+}
+
+// await waits until the call has a slot, or is refused, or its session is open.
+func (c *call) await(ctx context.Context) error {
+	for {
+		switch c.at.Load() {
+		case queued:
+		case refused:
+			return c.whyRefused()
+		default:
+			return nil
+		}
+		select {
+		case <-c.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// whyRefused words the refusal or failure that ended the call.
+func (c *call) whyRefused() error {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	if c.failure != nil {
+		return c.failure
+	}
+	return c.refused(c.refusal)
 }

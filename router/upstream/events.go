@@ -46,19 +46,21 @@ func (p *Pool) opened(epoch uint64) bool { return epoch < uint64(p.started.UnixM
 // WorkerUp implements bridge.Handler.
 func (p *Pool) WorkerUp(w *bridge.Worker) {
 	l := w.Attachment.(*link)
-	table := newToolTable(w.Tools())
-	p.tools.Store(table)
-	p.metrics.declare(table)
+	said := w.Declared()
+	declared := p.declaredBy(said)
+	if p.declared.Swap(declared) != declared {
+		p.metrics.declare(declared)
+	}
 	now := p.now()
 	p.mu.Lock()
-	l.tools, l.busyBy, p.ready = table, time.Time{}, true
+	l.declared, l.busyBy, p.ready = declared, time.Time{}, true
 	if !l.wasUp {
 		l.wasUp = true
 		p.metrics.startSeconds.Observe(now.Sub(l.began).Seconds())
 		p.log.Info("worker ready", append([]any{"worker", l.name, "startMilliseconds", milliseconds(now.Sub(l.began))}, p.replaced(w.ID.Slot, now)...)...)
 	}
 	p.slots[w.ID.Slot].failing, p.slots[w.ID.Slot].brokeAt = false, time.Time{}
-	p.d.Up(l.target, now)
+	p.d.Up(l.target, said.Slots, said.Version >= 2, now)
 	p.unlock()
 	p.poke()
 }
@@ -83,7 +85,7 @@ func (p *Pool) WorkerDown(w *bridge.Worker) {
 	p.d.Down(l.target)
 	if c := l.opening; c != nil {
 		l.opening = nil
-		delete(p.running, c)
+		c.leave()
 		p.openAgain(c, p.now())
 	}
 	p.unlock()
@@ -99,7 +101,7 @@ func (p *Pool) WorkerExited(w *bridge.Worker, exit *bridgev1.WorkerExited) {
 	}
 	p.mu.Lock()
 	if l.killed {
-		cause = causeCallTimeout
+		cause = l.cause
 	}
 	f := &p.slots[w.ID.Slot]
 	if cause != "STOPPED" {
@@ -109,16 +111,32 @@ func (p *Pool) WorkerExited(w *bridge.Worker, exit *bridgev1.WorkerExited) {
 	}
 	if c := l.opening; c != nil { // its connection is not read to the end any more
 		l.opening = nil
-		delete(p.running, c)
+		c.leave()
 		p.openAgain(c, p.now())
 	}
-	p.d.Gone(l.target, clean(cause, 64), p.now())
+	now := p.now()
+	if exit != nil && deadly(cause) {
+		for _, c := range l.held {
+			c.crashes++
+			c.tell("", now)
+		}
+	}
+	p.d.Gone(l.target, clean(cause, 64), now)
 	delete(p.links, l)
 	sessions := p.d.Facts().Sessions
 	p.unlock()
 	p.metrics.exits.WithLabelValues(knownCause(cause)).Inc()
 	p.log.Info("worker ended", "worker", l.name, "cause", cause, "exit", describeExit(exit), "sessions", sessions)
 	p.poke()
+}
+
+// deadly says that the cause of a worker's end may have been what it ran, and not somebody's wish.
+func deadly(cause string) bool {
+	switch cause {
+	case "STOPPED", session.CauseRecycled, causeCallTimeout:
+		return false
+	}
+	return true
 }
 
 // describeExit says cause, type and place, without the exception's message.
@@ -145,8 +163,8 @@ func describeExit(e *bridgev1.WorkerExited) string {
 // SupervisorUp implements bridge.Handler: recovery is over.
 func (p *Pool) SupervisorUp(state *bridgev1.SupervisorState) {
 	p.mu.Lock()
-	if p.waiting {
-		p.waiting = false
+	if p.early {
+		p.early = false
 		for slot, n := range state.GetRestarts() {
 			if slot < dispatch.MaxSlots {
 				p.slots[slot].restarts = int(n)
@@ -154,7 +172,9 @@ func (p *Pool) SupervisorUp(state *bridgev1.SupervisorState) {
 		}
 	}
 	p.attached = true
-	p.d.Supervised(p.now())
+	now, settings := p.now(), p.settings.Load()
+	p.d.Supervised(now)
+	p.d.RecycleWorkers(settings.RecycleRequest, settings.RecycleSlots, now)
 	f := p.d.Facts()
 	p.unlock()
 	p.log.Info("supervisor connected", "workers", len(state.GetWorkers()), "sessions", f.Sessions)

@@ -1,13 +1,11 @@
 package upstream
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 
 	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/router/bridge"
@@ -107,25 +105,37 @@ func (c *call) ended(l *session.Life) *front.Failure {
 	return c.refused(r)
 }
 
+// undeclared words a target that the reserved worker does not offer, though another one did; under Pool.mu.
+func (c *call) undeclared() *front.Failure {
+	f := &front.Failure{Reason: front.ReasonToolUnknown, Answer: c.answer, Message: "worker " + c.answer.Worker + " does not know the tool"}
+	if c.ask.Way == front.Direct {
+		f.Reason, f.Message = front.ReasonMethodUnknown, "worker "+c.answer.Worker+" does not serve the method"
+	}
+	return f
+}
+
 // failed words the end of a call that was written; nil for a good one.
 func (c *call) failed(end *bridge.End) *front.Failure {
+	if end.Kind == bridge.Finished && end.Outcome == bridge.OutcomeDone && codes.Code(end.Code) == codes.OK {
+		return nil
+	}
 	c.pool.mu.Lock()
 	late, killed, answer := c.late, c.link.killed, c.answer
-	over := c.phase == over
-	var why error
-	if end.Kind == bridge.Finished && end.Outcome == bridge.OutcomeRefusedSession && over {
-		why = c.whyOver()
-	}
 	c.pool.mu.Unlock()
 	switch end.Kind {
 	case bridge.MaybeExecuted:
-		if killed {
+		if killed && late {
 			return c.timedOut(answer)
 		}
 		return &front.Failure{
 			Reason: front.ReasonWorkerDied, Execution: front.MaybeExecuted, Answer: answer, Info: workerInfo(answer),
 			Message: "worker " + answer.Worker + " ended while it ran the call",
 		}
+	case bridge.NotStarted, bridge.Recalled:
+		if late {
+			return c.timedOut(answer)
+		}
+		return &front.Failure{Reason: front.ReasonWorkerDied, Answer: answer, Info: workerInfo(answer), Message: "worker " + answer.Worker + " ended before it began the call"}
 	case bridge.TooLarge:
 		limit := c.pool.MaxMessageBytes()
 		return &front.Failure{
@@ -137,9 +147,6 @@ func (c *call) failed(end *bridge.End) *front.Failure {
 		return &front.Failure{
 			Reason: reasonInternal, Execution: front.MaybeExecuted, Answer: answer, Message: "worker " + answer.Worker + " sent a frame that this router does not know",
 		}
-	}
-	if f := (*front.Failure)(nil); errors.As(why, &f) {
-		return f
 	}
 	return c.finished(end, late, answer)
 }
@@ -153,10 +160,17 @@ func workerInfo(a front.Answer) map[string]string {
 }
 
 func (c *call) timedOut(a front.Answer) *front.Failure {
-	return &front.Failure{
-		Reason: front.ReasonCallTimeout, Execution: front.MaybeExecuted, Answer: a, Info: workerInfo(a),
-		Message: fmt.Sprintf("the call ran longer than calls.timeout of %s", c.pool.settings.Load().CallTimeout),
+	s := c.pool.settings.Load()
+	text := fmt.Sprintf("the call ran longer than calls.timeout of %s", s.CallTimeout)
+	if c.ask.Stream {
+		text = fmt.Sprintf("the stream lasted longer than calls.streamTimeout of %s", s.StreamTimeout)
 	}
+	c.pool.mu.Lock()
+	if c.idle {
+		text = fmt.Sprintf("no message of the stream passed within calls.streamIdleTimeout of %s", s.StreamIdleTimeout)
+	}
+	c.pool.mu.Unlock()
+	return &front.Failure{Reason: front.ReasonCallTimeout, Execution: front.MaybeExecuted, Answer: a, Info: workerInfo(a), Message: text}
 }
 
 // finished words a Finish.
@@ -164,20 +178,31 @@ func (c *call) finished(end *bridge.End, late bool, a front.Answer) *front.Failu
 	code := codes.Code(end.Code)
 	switch end.Outcome {
 	case bridge.OutcomeDone:
-		if code == codes.OK {
-			return nil
-		}
 		if late && (code == codes.Canceled || code == codes.DeadlineExceeded) {
 			return c.timedOut(a)
 		}
 	case bridge.OutcomeRefusedTool:
-		return &front.Failure{Reason: front.ReasonToolUnknown, Answer: a, Message: "worker " + a.Worker + " does not know the tool"}
+		return c.undeclared()
 	case bridge.OutcomeRefusedDeadline:
 		return &front.Failure{Code: codes.DeadlineExceeded, Reason: front.ReasonQueueTimeout, Answer: a, Message: "the deadline passed before the worker began the call"}
 	case bridge.OutcomeRefusedCancelled:
 		return &front.Failure{Code: codes.Canceled, Reason: reasonCancelled, Answer: a, Message: "the call was cancelled before the worker began it"}
 	}
+	if reason := end.Info.GetReason(); c.ask.Way == front.Direct && (reason == "" || reason == string(front.ReasonAdapterException)) {
+		return plain(code, end.Info, a)
+	}
 	return adapterFailure(code, end.Info, a)
+}
+
+// plain passes on what a method said, as a gRPC server of its own would.
+func plain(code codes.Code, info *bridgev1.FinishInfo, a front.Answer) *front.Failure {
+	if code == codes.OK || code > codes.Unauthenticated {
+		code = codes.Unknown
+	}
+	return &front.Failure{
+		Plain: true, Code: code, Reason: front.ReasonAdapterException, Message: info.GetMessage(), Execution: front.Failed, Answer: a,
+		Trailers: toMetadata(info.GetTrailers()),
+	}
 }
 
 const reasonCancelled front.Reason = "CANCELLED"
@@ -200,11 +225,6 @@ func adapterFailure(code codes.Code, info *bridgev1.FinishInfo, a front.Answer) 
 	for _, v := range info.GetViolations() {
 		f.Violations = append(f.Violations, front.Violation{Field: v.GetField(), Description: v.GetDescription()})
 	}
-	for _, t := range info.GetTrailers() {
-		if f.Trailers == nil {
-			f.Trailers = metadata.MD{}
-		}
-		f.Trailers.Append(t.GetKey(), string(t.GetValue()))
-	}
+	f.Trailers = toMetadata(info.GetTrailers())
 	return f
 }

@@ -1,13 +1,16 @@
 package upstream
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
 
 	"github.com/snakepit-k8s/snakepit/router/dispatch"
+	"github.com/snakepit-k8s/snakepit/router/front"
 )
 
 // Metrics of the router. Labels are few and bounded: a tool only when the adapter declared it, else "other".
@@ -19,13 +22,10 @@ type Metrics struct {
 	startSeconds prometheus.Histogram
 	replaced     prometheus.Histogram
 
-	declared atomic.Pointer[map[string]bool]
-	mu       sync.RWMutex
-	counters map[callLabels]prometheus.Counter
-	timers   map[string]prometheus.Observer
+	targets  atomic.Pointer[map[string]*target]
+	mu       sync.Mutex
+	declared map[string]bool
 }
-
-type callLabels struct{ tool, code, reason string }
 
 const otherTool = "other"
 
@@ -48,46 +48,62 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "snakepit_worker_start_duration_seconds", Help: "Time from a worker's start to its readiness.", Buckets: durations}),
 		replaced: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "snakepit_worker_replacement_duration_seconds", Help: "Time from a worker's broken connection to its ready replacement.", Buckets: durations}),
-		counters: map[callLabels]prometheus.Counter{}, timers: map[string]prometheus.Observer{},
 	}
+	m.targets.Store(&map[string]*target{})
 	r.MustRegister(m.calls, m.seconds, m.queueSeconds, m.exits, m.startSeconds, m.replaced)
 	return m
 }
 
-// declare makes the tools of the adapter known as labels.
-func (m *Metrics) declare(t *toolTable) {
-	names := make(map[string]bool, len(t.tools))
-	for _, tool := range t.tools {
-		names[tool.Name] = true
-	}
-	m.declared.Store(&names)
-}
-
-func (m *Metrics) waited(d time.Duration) { m.queueSeconds.Observe(d.Seconds()) }
-
-// Called implements front.Observer.
-func (m *Metrics) Called(tool, code, reason string, took time.Duration) {
-	if names := m.declared.Load(); !methods[tool] && (names == nil || !(*names)[tool]) {
-		tool = otherTool
-	}
-	key := callLabels{tool, code, knownReason(reason)}
-	m.mu.RLock()
-	counter, timer := m.counters[key], m.timers[tool]
-	m.mu.RUnlock()
-	if counter == nil || timer == nil {
-		counter, timer = m.resolve(key)
-	}
-	counter.Inc()
-	timer.Observe(took.Seconds())
-}
-
-func (m *Metrics) resolve(key callLabels) (prometheus.Counter, prometheus.Observer) {
+// declare makes the tools and methods of the adapter known as labels.
+func (m *Metrics) declare(d *front.Declared) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	counter := m.calls.WithLabelValues(key.tool, key.code, key.reason)
-	timer := m.seconds.WithLabelValues(key.tool)
-	m.counters[key], m.timers[key.tool] = counter, timer
-	return counter, timer
+	m.declared = make(map[string]bool, len(d.Tools)+len(d.Methods))
+	for _, tool := range d.Tools {
+		m.declared[tool.Name] = true
+	}
+	for _, method := range d.Methods {
+		m.declared[method.Path] = true
+	}
+	m.targets.Store(&map[string]*target{}) // found anew, by the names that are known now
+}
+
+// target is what is counted of one tool or method.
+type target struct {
+	label   string
+	seconds prometheus.Observer
+	good    prometheus.Counter // calls that went well
+}
+
+// Called implements front.Observer. A good call costs one look into a map that does not change.
+func (m *Metrics) Called(name string, code codes.Code, reason front.Reason, took time.Duration) {
+	t := (*m.targets.Load())[name]
+	if t == nil {
+		t = m.resolve(name)
+	}
+	t.seconds.Observe(took.Seconds())
+	if code == codes.OK && reason == "" {
+		t.good.Inc()
+		return
+	}
+	m.calls.WithLabelValues(t.label, code.String(), knownReason(string(reason))).Inc()
+}
+
+// resolve finds what a target is counted by, and remembers it when its name is a label.
+func (m *Metrics) resolve(name string) *target {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := &target{label: otherTool}
+	if methods[name] || m.declared[name] {
+		t.label = name
+	}
+	t.seconds, t.good = m.seconds.WithLabelValues(t.label), m.calls.WithLabelValues(t.label, codes.OK.String(), "")
+	if t.label == name || name == "" {
+		known := maps.Clone(*m.targets.Load())
+		known[name] = t
+		m.targets.Store(&known)
+	}
+	return t
 }
 
 // knownReason bounds the label: an adapter may invent reasons.
@@ -105,6 +121,7 @@ func init() {
 		"ARGUMENT_INVALID", "TOOL_UNKNOWN", "METHOD_UNKNOWN", "ADAPTER_EXCEPTION", "WORKER_BUSY", "QUEUE_FULL", "QUEUE_TIMEOUT",
 		"DEADLINE_UNREACHABLE", "NO_READY_WORKER", "RECOVERING", "WORKER_DIED", "SESSION_LOST", "SESSION_EXPIRED", "SESSION_UNKNOWN",
 		"CALL_TIMEOUT", "DRAINING", "MESSAGE_TOO_LARGE", "CANCELLED", "INTERNAL",
+		"ALREADY_EXECUTED", "REQUEST_QUARANTINED",
 	} {
 		knownReasons[r] = true
 	}
@@ -112,7 +129,7 @@ func init() {
 
 func knownCause(cause string) string {
 	switch cause {
-	case "KILLED", "EXITED", "SETUP_FAILED", "STARTUP_TIMEOUT", "STOPPED", causeCallTimeout:
+	case "KILLED", "EXITED", "SETUP_FAILED", "STARTUP_TIMEOUT", "STOPPED", "MEMORY_GUARD", "CONTAINER_OOM", causeCallTimeout, causeStuck:
 		return cause
 	}
 	return "other"

@@ -1,19 +1,16 @@
 package upstream
 
 import (
-	"encoding/binary"
-	"encoding/hex"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
-	"google.golang.org/grpc/codes"
 
 	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/router/bridge"
 	"github.com/snakepit-k8s/snakepit/router/dispatch"
+	"github.com/snakepit-k8s/snakepit/router/dispatch/crash"
 	"github.com/snakepit-k8s/snakepit/router/front"
 )
 
@@ -24,14 +21,55 @@ type Settings struct {
 	KillAfter      time.Duration
 	StartupTimeout time.Duration
 	StopGrace      time.Duration
-	MaxMessage     int
-	Wanted         int
-	StartMethod    bridgev1.StartMethod
+	// StreamTimeout is the limit of a call with more than one message in a direction, in place of CallTimeout; StreamIdleTimeout, of the time in
+	// which none of its messages passes, 0 for none.
+	StreamTimeout     time.Duration
+	StreamIdleTimeout time.Duration
+	MaxMessage        int
+	Wanted            int
+	Heartbeat         bridge.Heartbeat // zero for bridge.DefaultHeartbeat
+	Recycle           dispatch.Recycle
+	// RecycleRequest asks for fresh workers, in all slots or (RecycleSlots) in some; each text counts once.
+	RecycleRequest string
+	RecycleSlots   []uint32
+	// Quarantine is how long a request that killed two workers is refused; 0 for DefaultQuarantine, negative for never.
+	Quarantine time.Duration
+	// BatchSize and BatchInterval bound how many workers start at a time; Backoff and MaxBackoff, how soon a slot that keeps dying is tried again.
+	BatchSize     int
+	BatchInterval time.Duration
+	Backoff       time.Duration
+	MaxBackoff    time.Duration
+	StartMethod   bridgev1.StartMethod
 	// Sole: this pod is proven to be the only one of its group. Standby: another pod is, so this one refuses every call.
 	Sole    bool
 	Standby bool
 	// DrainBy is when a requested drain ends; zero for none. It is never taken back.
 	DrainBy time.Time
+}
+
+// Settings where none are given.
+const (
+	DefaultStreamTimeout = 900 * time.Second
+	DefaultQuarantine    = 10 * time.Minute
+	// DefaultPrefetchBelow is the average run of a call below which a worker is sent one more ahead.
+	DefaultPrefetchBelow = 2 * time.Millisecond
+)
+
+// complete fills in what is not given; negative values say never.
+func (s Settings) complete() Settings {
+	fill := func(d *time.Duration, otherwise time.Duration) {
+		if *d == 0 {
+			*d = otherwise
+		}
+		*d = max(*d, 0)
+	}
+	fill(&s.StreamTimeout, DefaultStreamTimeout)
+	fill(&s.Quarantine, DefaultQuarantine)
+	fill(&s.Dispatch.PrefetchBelow, DefaultPrefetchBelow)
+	if s.Heartbeat.Interval <= 0 {
+		s.Heartbeat = bridge.DefaultHeartbeat
+	}
+	return s
 }
 
 // Config of a Pool.
@@ -52,24 +90,29 @@ type Pool struct {
 	server   *bridge.Server
 	started  time.Time
 	settings atomic.Pointer[Settings]
-	tools    atomic.Pointer[toolTable] // of the worker that connected last
-	changed  chan struct{}             // poked when Facts may have changed
+	declared atomic.Pointer[front.Declared] // by the worker that connected last
+	suspects atomic.Int64                   // requests that the quarantine remembers
+	clock    atomic.Int64                   // unix nanoseconds of the last Tick
+	changed  chan struct{}                  // poked when Facts may have changed
 
 	sending    sync.Mutex // keeps Desired messages in order
 	generation uint64
 
-	mu       sync.Mutex
-	d        *dispatch.Dispatcher
-	links    map[*link]struct{}
-	running  map[*call]struct{} // written to a worker, not ended
-	slots    [dispatch.MaxSlots]slotFacts
-	adapter  *bridgev1.AdapterState
-	flush    []*bridge.Worker // have queued closes
-	desired  bool             // changed: to be sent
-	waiting  bool             // for the supervisor's first word
-	ready    bool             // a worker has been ready once
-	attached bool             // a supervisor is connected
-	drainBy  time.Time
+	mu         sync.Mutex
+	d          *dispatch.Dispatcher
+	links      map[*link]struct{}
+	waiting    calls // in dispatch, by the time since when
+	running    calls // have a worker and have not ended
+	quarantine *crash.Quarantine
+	slots      [dispatch.MaxSlots]slotFacts
+	adapter    *bridgev1.AdapterState
+	flush      []*bridge.Worker // have something queued
+	recalls    []*bridge.Call
+	desired    bool // changed: to be sent
+	early      bool // waits for the supervisor's first word
+	ready      bool // a worker has been ready once
+	attached   bool // a supervisor is connected
+	drainBy    time.Time
 }
 
 // slotFacts is the history of one slot.
@@ -82,23 +125,27 @@ type slotFacts struct {
 
 // link is what this package knows of one incarnation.
 type link struct {
-	worker  *bridge.Worker
-	target  *dispatch.Worker
-	name    string // <pod>/<slot>/<nonce>
-	tools   *toolTable
-	began   time.Time
-	opening *call     // OpenSession that waits for SessionOpened
-	busyBy  time.Time // a call of an earlier router runs there; zero for none
-	wasUp   bool
-	killed  bool
+	worker   *bridge.Worker
+	target   *dispatch.Worker
+	name     string // <pod>/<slot>/<nonce>
+	declared *front.Declared
+	held     []*call // whose connection broke while they may have run
+	began    time.Time
+	opening  *call     // OpenSession that waits for SessionOpened
+	busyBy   time.Time // a call of an earlier router runs there; zero for none
+	wasUp    bool
+	killed   bool
+	cause    string // of the Kill
 }
 
 // New makes a pool without workers.
 func New(c Config, s Settings) *Pool {
 	p := &Pool{
 		config: c, log: c.Log, now: c.Now, metrics: c.Metrics, started: c.Now(), changed: make(chan struct{}, 1),
-		links: map[*link]struct{}{}, running: map[*call]struct{}{}, waiting: true,
+		links: map[*link]struct{}{}, early: true, quarantine: crash.NewQuarantine(0),
 	}
+	s = s.complete()
+	p.clock.Store(p.started.UnixNano())
 	p.d = dispatch.New(c.PodUID, s.Dispatch, p.started)
 	p.settings.Store(&s)
 	p.SetSettings(s)
@@ -114,11 +161,24 @@ func (p *Pool) Changed() <-chan struct{} { return p.changed }
 // MaxMessageBytes is calls.maxMessageBytes as it is now.
 func (p *Pool) MaxMessageBytes() int64 { return int64(p.settings.Load().MaxMessage) }
 
+// QueueTimeout is queue.timeout as it is now.
+func (p *Pool) QueueTimeout() time.Duration { return p.settings.Load().Dispatch.QueueTimeout }
+
+// Heartbeat says how workers are asked for signs of life.
+func (p *Pool) Heartbeat() bridge.Heartbeat { return p.settings.Load().Heartbeat }
+
+// Declared is what the worker that connected last offers; nil before the first one.
+func (p *Pool) Declared() *front.Declared { return p.declared.Load() }
+
 // SetSettings follows new settings.
 func (p *Pool) SetSettings(s Settings) {
+	s = s.complete()
 	now := p.now()
 	p.mu.Lock()
 	p.settings.Store(&s)
+	p.quarantine.SetDuration(s.Quarantine)
+	p.d.SetRecycle(s.Recycle)
+	p.d.RecycleWorkers(s.RecycleRequest, s.RecycleSlots, now)
 	p.d.SetSettings(s.Dispatch)
 	p.d.SetSole(s.Sole, s.Standby)
 	p.d.SetWanted(s.Wanted, now)
@@ -152,32 +212,59 @@ func (p *Pool) drain(by, now time.Time) {
 	p.d.Drain(by, now)
 }
 
-// unlock carries out what dispatch decided, and ends the critical section.
+// unlock carries out what dispatch decided, and ends the critical section. Frames are queued within it, so that they keep the order of the
+// decisions, and written after it.
 func (p *Pool) unlock() {
-	for _, a := range p.d.Actions() {
-		switch a.Kind {
-		case dispatch.Run:
-			a.Call.Owner.(*call).assign(a.Worker)
-		case dispatch.Refuse:
-			a.Call.Owner.(*call).refuse(a.Refusal)
-		case dispatch.Close:
-			w := a.Worker.Link.(*link).worker
-			w.QueueClose(a.Epoch, a.Cause)
-			p.flush = append(p.flush, w)
-		case dispatch.Desired:
-			p.desired = true
+	now := time.Time{}
+	for actions := p.d.Actions(); len(actions) > 0; actions = p.d.Actions() {
+		if now.IsZero() {
+			now = p.now()
+		}
+		for _, a := range actions {
+			p.carryOut(a, now)
 		}
 	}
-	flush, desired := p.flush, p.desired
-	p.flush, p.desired = nil, false
+	var one [4]*bridge.Worker
+	flush := append(one[:0], p.flush...)
+	recalls, desired := p.recalls, p.desired
+	p.flush, p.recalls, p.desired = p.flush[:0], nil, false
 	p.mu.Unlock()
 	for _, w := range flush {
 		w.Flush()
+	}
+	for _, c := range recalls {
+		c.Recall()
 	}
 	if desired {
 		p.sendDesired()
 		p.poke()
 	}
+}
+
+func (p *Pool) carryOut(a dispatch.Action, now time.Time) {
+	switch a.Kind {
+	case dispatch.Run:
+		a.Call.Owner.(*call).assign(a.Worker, now)
+	case dispatch.Refuse:
+		a.Call.Owner.(*call).refuse(a.Refusal)
+	case dispatch.Close:
+		w := a.Worker.Link.(*link).worker
+		w.QueueClose(a.Epoch, a.Cause)
+		p.toFlush(w)
+	case dispatch.Desired:
+		p.desired = true
+	case dispatch.Recall:
+		p.recalls = append(p.recalls, &a.Call.Owner.(*call).wire)
+	}
+}
+
+func (p *Pool) toFlush(w *bridge.Worker) {
+	for _, known := range p.flush {
+		if known == w {
+			return
+		}
+	}
+	p.flush = append(p.flush, w)
 }
 
 func (p *Pool) poke() {
@@ -202,107 +289,8 @@ func (p *Pool) sendDesired() {
 	server.ToSupervisor(&bridgev1.ToSupervisor{Kind: &bridgev1.ToSupervisor_Desired{Desired: &bridgev1.Desired{
 		Generation: p.generation, Slots: slots, Method: s.StartMethod,
 		StartupTimeoutMs: uint64(s.StartupTimeout.Milliseconds()), StopGraceMs: uint64(s.StopGrace.Milliseconds()),
+		BatchSize: uint32(max(s.BatchSize, 0)), BatchIntervalMs: uint64(s.BatchInterval.Milliseconds()),
+		UsageIntervalMs: uint64(s.Heartbeat.Interval.Milliseconds()), MeasureMemory: s.Recycle.MaxMemory > 0,
+		BackoffMs: uint64(s.Backoff.Milliseconds()), MaxBackoffMs: uint64(s.MaxBackoff.Milliseconds()),
 	}}})
-}
-
-// Tick does what time asks for; call it every 100 ms or so.
-func (p *Pool) Tick() {
-	now := p.now()
-	s := p.settings.Load()
-	var late []*bridge.Call
-	var kills []*link
-	p.mu.Lock()
-	if p.waiting && now.Sub(p.started) > s.StartupTimeout {
-		p.waiting = false
-		p.d.Recovered()
-		p.log.Info("no supervisor within the startup time; sessions of an earlier router are taken as ended")
-	}
-	p.d.Tick(now)
-	for c := range p.running {
-		if c.phase == assigned {
-			c.expectRequest(now)
-			continue
-		}
-		over := now.Sub(c.began) - s.CallTimeout
-		if over >= 0 && !c.late {
-			c.late = true
-			if c.wire != nil {
-				late = append(late, c.wire)
-			}
-		}
-		if over >= s.KillAfter && !c.link.killed {
-			c.link.killed = true
-			kills = append(kills, c.link)
-		}
-	}
-	for l := range p.links {
-		if !l.busyBy.IsZero() && now.After(l.busyBy) && !l.killed && l.target.State != dispatch.Ready {
-			l.killed = true
-			kills = append(kills, l)
-		}
-	}
-	p.unlock()
-	for _, w := range late {
-		w.Cancel(bridge.CancelByDeadline)
-	}
-	for _, l := range kills {
-		p.log.Info("killing a worker whose call is stuck", "worker", l.name, "limit", s.CallTimeout+s.KillAfter)
-		if !p.server.Kill(l.worker, causeCallTimeout) {
-			p.mu.Lock()
-			l.killed = false // no supervisor: tried again
-			p.mu.Unlock()
-		}
-	}
-}
-
-// requestTimeout bounds the time that a reserved worker waits for the caller's message.
-const requestTimeout = 10 * time.Second
-
-// expectRequest gives the slot to others when the caller does not send its message; under Pool.mu.
-func (c *call) expectRequest(now time.Time) {
-	if now.Sub(c.began) < requestTimeout {
-		return
-	}
-	c.failure = &front.Failure{
-		Code: codes.DeadlineExceeded, Reason: front.ReasonQueueTimeout,
-		Message: "the request did not arrive within " + requestTimeout.String() + " after a worker was reserved for it",
-	}
-	c.abandon(now)
-}
-
-const causeCallTimeout = "CALL_TIMEOUT"
-
-func (p *Pool) workerName(id bridge.Incarnation) string {
-	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], id.Nonce)
-	return fmt.Sprintf("%s/%d/%s", p.config.PodName, id.Slot, hex.EncodeToString(b[:]))
-}
-
-// toolTable is what one worker declared.
-type toolTable struct {
-	tools []front.Tool
-	index map[string]int
-}
-
-func newToolTable(declared []*bridgev1.Tool) *toolTable {
-	t := &toolTable{index: make(map[string]int, len(declared))}
-	for i, d := range declared {
-		t.tools = append(t.tools, front.Tool{
-			Name: d.GetName(), Description: d.GetDescription(), ParametersSchema: d.GetParametersSchema(),
-			Streaming: d.GetKind() == bridgev1.ToolKind_TOOL_KIND_STREAM, Idempotent: d.GetIdempotent(),
-		})
-		if _, ok := t.index[d.GetName()]; !ok {
-			t.index[d.GetName()] = i
-		}
-	}
-	return t
-}
-
-// Tools of the adapter; false before a worker has declared them.
-func (p *Pool) Tools() ([]front.Tool, bool) {
-	t := p.tools.Load()
-	if t == nil {
-		return nil, false
-	}
-	return t.tools, true
 }

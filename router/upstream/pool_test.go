@@ -12,6 +12,8 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 
 	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/router/bridge"
@@ -97,32 +99,45 @@ func (s *scene) eventually(ok func() bool) {
 }
 
 type result struct {
-	data   []byte
-	answer front.Answer
-	err    error
+	data     []byte
+	answer   front.Answer
+	headers  metadata.MD
+	trailers metadata.MD
+	err      error
 }
 
-// call runs one call to its end.
+// call runs one call of the tool to its end.
 func (s *scene) call(c *front.Call) <-chan result {
+	c.Target, c.Ready = "echo", true
+	c.Request = mem.BufferSlice{mem.SliceBuffer("request")}
+	return s.run(c)
+}
+
+// run runs a call that is ready to its end, and joins the messages of its answer.
+func (s *scene) run(c *front.Call) <-chan result {
 	out := make(chan result, 1)
 	go func() {
-		r, err := s.Admit(s.ctx, c)
+		x, err := s.Admit(c)
 		if err != nil {
 			out <- result{err: err}
 			return
 		}
-		defer r.Release()
-		if err := r.Start(s.ctx, 0, front.Execute, []byte("request")); err != nil {
-			out <- result{err: err, answer: r.Answer()}
-			return
-		}
-		data, err := r.Recv(s.ctx)
-		if err == nil {
-			if _, err = r.Recv(s.ctx); errors.Is(err, io.EOF) {
-				err = nil
+		defer x.Release()
+		var r result
+		for r.err == nil {
+			var reply front.Reply
+			reply, r.err = x.Recv(s.ctx)
+			r.data = append(r.data, reply.Message.Materialize()...)
+			if reply.Headers != nil {
+				r.headers = reply.Headers
 			}
+			r.trailers = reply.Trailers
 		}
-		out <- result{data, r.Answer(), err}
+		if errors.Is(r.err, io.EOF) {
+			r.err = nil
+		}
+		r.answer = *x.Answer()
+		out <- r
 	}()
 	return out
 }
@@ -307,21 +322,25 @@ func TestASilentCallerLosesItsSlot(t *testing.T) {
 	s := newScene(t, testSettings(1))
 	sup := fakeworker.DialSupervisor(t, s.socket, pod)
 	s.worker(sup, 0, 1)
-	silent, err := s.Admit(s.ctx, &front.Call{})
+	silent, err := s.Admit(&front.Call{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Release()
+	if err := silent.Wait(s.ctx); err != nil {
+		t.Fatal(err)
+	}
 	later := s.now().Add(requestTimeout + time.Second)
 	s.mu.Lock()
-	for c := range s.running {
-		c.expectRequest(later)
-	}
+	s.running.head.expectRequest(later)
 	s.unlock()
 	if f := s.Facts(); f.Running != 0 {
 		t.Fatalf("%d in flight", f.Running)
 	}
-	if err := silent.Start(s.ctx, 0, front.Execute, nil); err == nil {
+	if err := silent.Start(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := silent.Recv(s.ctx); err == nil {
 		t.Fatal("started without a slot")
 	}
 }

@@ -28,19 +28,18 @@ func (p *Pool) OpenSession(ctx context.Context, ask *front.Call) (front.Session,
 		return s, nil
 	}
 	p.unlock()
-	if err := c.admit(ctx); err != nil {
-		return front.Session{}, err
-	}
+	c.admit()
 	for {
+		if err := c.await(ctx); err != nil {
+			c.Release()
+			return front.Session{}, err
+		}
+		if s, done := c.opened(); done {
+			return s, nil
+		}
 		done, s, err := c.open()
 		if done || err != nil {
 			return s, err
-		}
-		if err := c.wait(ctx); err != nil {
-			return front.Session{}, err
-		}
-		if s, opened := c.opened(); opened {
-			return s, nil
 		}
 	}
 }
@@ -50,16 +49,21 @@ func (c *call) open() (done bool, s front.Session, err error) {
 	p, now := c.pool, c.pool.now()
 	p.mu.Lock()
 	l := c.d.Life
+	if c.at.Load() != assigned { // it was refused meanwhile, or has another worker
+		p.unlock()
+		return false, front.Session{}, nil
+	}
 	if l.Ended() {
-		c.abandon(now)
 		err := c.ended(l)
+		c.failure = err
+		c.abandon(now)
 		p.unlock()
 		return true, front.Session{}, err
 	}
 	if l.Opened() && l.Held() {
-		c.phase = over
 		s := c.life()
-		delete(p.running, c)
+		c.leave()
+		c.at.Store(over)
 		p.d.Finished(&c.d, now)
 		p.unlock()
 		return true, s, nil
@@ -67,13 +71,14 @@ func (c *call) open() (done bool, s front.Session, err error) {
 	l.SetOpened()
 	epoch, link := l.Epoch(), c.link
 	link.opening = c
-	c.phase, c.began = queued, now // wait goes on until SessionOpened
+	c.since = now
+	c.at.Store(queued) // await goes on until SessionOpened
 	p.unlock()
-	if link.worker.OpenSession(bridge.Open{Name: l.Name(), Epoch: epoch}) != nil {
+	if link.worker.OpenSession(l.Name(), epoch) != nil {
 		p.mu.Lock()
 		if link.opening == c {
 			link.opening = nil
-			delete(p.running, c)
+			c.leave()
 			p.openAgain(c, now)
 		}
 		p.unlock()
@@ -85,7 +90,7 @@ func (c *call) open() (done bool, s front.Session, err error) {
 func (c *call) opened() (front.Session, bool) {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
-	return c.life(), c.phase == written
+	return c.life(), c.at.Load() == opened
 }
 
 // life describes the session of a call that holds its slot; under Pool.mu.
@@ -111,24 +116,23 @@ func (p *Pool) SessionOpened(w *bridge.Worker, epoch uint64, status uint16, end 
 		return
 	}
 	l.opening = nil
-	delete(p.running, c)
+	c.leave()
 	switch status {
 	case bridge.OpenedOK:
 		c.d.Life.SetHeld()
-		c.phase = written // answered
+		c.at.Store(opened)
 		p.d.Finished(&c.d, now)
 	case bridge.OpenedFloor:
 		p.d.FloorRefused(epoch)
 		p.openAgain(c, now)
 	default:
-		c.phase = over
 		c.failure = &front.Failure{
 			Code: codes.Unknown, Reason: front.ReasonAdapterException, Execution: front.Failed, Answer: front.Answer{Worker: l.name},
 			Message: "session_start raised " + end.GetErrorType() + ": " + end.GetErrorMessage(),
 			Info:    map[string]string{"type": end.GetErrorType()}, Traceback: end.GetTraceback(),
 		}
 		p.d.StartFailed(&c.d, now)
-		p.d.Abandon(&c.d, now)
+		c.abandon(now)
 	}
 	c.poke()
 }
@@ -140,6 +144,7 @@ func (p *Pool) openAgain(c *call, now time.Time) {
 		p.d.Abandon(&c.d, now)
 		return
 	}
+	c.wait(now)
 	p.d.NotHeld(&c.d, now)
 }
 

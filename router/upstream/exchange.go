@@ -1,0 +1,227 @@
+package upstream
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+
+	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/router/bridge"
+	"github.com/snakepit-k8s/snakepit/router/front"
+)
+
+// Buffers lends the memory of answers from grpc's pool: grpc gives it back once an answer is on its way.
+type Buffers struct{}
+
+// Get returns memory of that length.
+func (Buffers) Get(n int) *[]byte {
+	if mem.IsBelowBufferPoolingThreshold(n) { // grpc would not give it back
+		b := make([]byte, n)
+		return &b
+	}
+	return mem.DefaultBufferPool().Get(n)
+}
+
+// Put takes memory back.
+func (Buffers) Put(b *[]byte) {
+	if !mem.IsBelowBufferPoolingThreshold(cap(*b)) {
+		mem.DefaultBufferPool().Put(b)
+	}
+}
+
+// Wait implements front.Exchange.
+func (c *call) Wait(ctx context.Context) error { return c.await(ctx) }
+
+// Declared is what the call's worker offers; known after Wait.
+func (c *call) Declared() *front.Declared {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	return c.link.declared
+}
+
+// Start implements front.Exchange.
+func (c *call) Start(ctx context.Context) error {
+	c.prepare()
+	if err := c.quarantined(); err != nil {
+		return err
+	}
+	c.pool.mu.Lock()
+	c.ready = true
+	if c.at.Load() == assigned {
+		c.begin(c.pool.now())
+	}
+	c.pool.unlock()
+	return c.sendRest(ctx)
+}
+
+// sendRest writes what the first frame of the request did not hold. What the worker does not want any more is not an error.
+func (c *call) sendRest(ctx context.Context) error {
+	for c.rest.Swap(false) {
+		if err := c.wire.SendRest(ctx, c.pieces, c.size); err != nil && !errors.Is(err, bridge.ErrOver) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Send implements front.Exchange.
+func (c *call) Send(ctx context.Context, message mem.BufferSlice) error {
+	pieces, size := make([][]byte, 0, len(message)), 0
+	for _, b := range message {
+		if data := b.ReadOnlyData(); len(data) > 0 {
+			pieces = append(pieces, data)
+			size += len(data)
+		}
+	}
+	return c.sent(c.wire.Send(ctx, pieces, size))
+}
+
+// CloseSend implements front.Exchange.
+func (c *call) CloseSend(ctx context.Context) error { return c.sent(c.wire.CloseSend(ctx)) }
+
+func (c *call) sent(err error) error {
+	c.active.Store(c.pool.clock.Load())
+	if errors.Is(err, bridge.ErrOver) {
+		return io.EOF
+	}
+	return err
+}
+
+// Recv implements front.Exchange.
+func (c *call) Recv(ctx context.Context) (front.Reply, error) {
+	for {
+		if err := c.sendRest(ctx); err != nil {
+			return front.Reply{}, c.gone(err)
+		}
+		if part, ok := c.wire.Poll(); ok {
+			if c.ask.Stream {
+				c.active.Store(c.pool.clock.Load())
+			}
+			return c.reply(&part)
+		}
+		if c.at.Load() == refused {
+			return front.Reply{}, c.whyRefused()
+		}
+		select {
+		case <-c.wake:
+		case <-ctx.Done():
+			return front.Reply{}, c.gone(ctx.Err())
+		}
+	}
+}
+
+// gone notes why the caller leaves.
+func (c *call) gone(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		c.cause = bridge.CancelByDeadline
+	}
+	return err
+}
+
+// reply turns a part of the answer into what the front passes on.
+func (c *call) reply(p *bridge.Part) (r front.Reply, err error) {
+	if p.HasHeaders {
+		r.Headers, r.Flush = toMetadata(p.Headers), !p.HasMessage && p.End == nil
+	}
+	if p.HasMessage {
+		r.Message, r.HasMessage = toBuffers(&p.Message), true
+	}
+	if p.End == nil {
+		return r, nil
+	}
+	if info := p.End.Info; info != nil {
+		if len(info.GetHeaders()) > 0 && !p.HasHeaders {
+			r.Headers = toMetadata(info.GetHeaders())
+		}
+		r.Trailers = toMetadata(info.GetTrailers())
+	}
+	if f := c.failed(p.End); f != nil {
+		return r, f
+	}
+	return r, io.EOF
+}
+
+func toBuffers(m *bridge.Message) mem.BufferSlice {
+	if m.First == nil {
+		return mem.BufferSlice{}
+	}
+	b := make(mem.BufferSlice, 0, 1+len(m.More))
+	b = append(b, mem.NewBuffer(m.First, mem.DefaultBufferPool()))
+	for _, more := range m.More {
+		b = append(b, mem.NewBuffer(more, mem.DefaultBufferPool()))
+	}
+	return b
+}
+
+// toMetadata takes an adapter's metadata. Keys of the transport are not an adapter's to set.
+func toMetadata(entries []*bridgev1.Metadatum) metadata.MD {
+	md := make(metadata.MD, len(entries))
+	for _, m := range entries {
+		if key := strings.ToLower(m.GetKey()); key != "" && key[0] != ':' {
+			md[key] = append(md[key], string(m.GetValue()))
+		}
+	}
+	return md
+}
+
+// quarantined refuses a request that killed workers.
+func (c *call) quarantined() error {
+	p := c.pool
+	if p.suspects.Load() == 0 {
+		return nil
+	}
+	key := c.requestKey()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	until, blocked := p.quarantine.Blocked(key, p.now())
+	if !blocked {
+		return nil
+	}
+	return &front.Failure{
+		Reason: front.ReasonRequestQuarantined, Message: "this request was held by two workers when they died; it is refused until " + until.UTC().Format(time.RFC3339),
+		Info: map[string]string{"until": until.UTC().Format(time.RFC3339)},
+	}
+}
+
+// requestKey is how the quarantine knows a request: by the caller's own id, else by what it asks for. Empty for a stream of requests without an id.
+func (c *call) requestKey() string {
+	if c.ask.CallerID {
+		return "id " + c.ask.RequestID
+	}
+	if c.ask.ClientStream || c.ask.Target == "" {
+		return ""
+	}
+	sum := sha256.New()
+	for _, p := range c.pieces {
+		_, _ = sum.Write(p) // never fails, by its contract
+	}
+	return c.ask.Target + " " + string(sum.Sum(nil))
+}
+
+// keyAtLast makes the key while the request is still there, when it may be needed: the call runs on, or its worker's connection broke.
+func (c *call) keyAtLast(running bool) string {
+	c.pool.mu.Lock()
+	needed := running || c.doubtful
+	c.pool.mu.Unlock()
+	if !needed {
+		return ""
+	}
+	return c.requestKey()
+}
+
+// tell the quarantine what died holding the call; under Pool.mu.
+func (c *call) tell(key string, now time.Time) {
+	if key != "" {
+		c.key = key
+	}
+	for ; c.key != "" && c.crashes > 0; c.crashes-- {
+		c.pool.quarantine.Died(c.key, now)
+	}
+	c.pool.suspects.Store(int64(c.pool.quarantine.Len()))
+}
