@@ -19,7 +19,7 @@ from snakepit.servicer import metadata
 from snakepit.servicer.blocking import Deserialize, Serialize
 from snakepit.servicer.context import AUTH_CONTEXT
 from snakepit.servicer.metadata import CANCELLED, INTERNAL, INVALID_METADATA, OK, UNKNOWN, Metadatum
-from snakepit.worker.failure import log_exception
+from snakepit.worker.failure import FailureError, log_exception
 from snakepit.worker.wire import CallWire
 
 # Threads that wait for messages and for credit, so that the loop never does: at most one of each a call, and at most
@@ -256,13 +256,14 @@ class CoroutineContext:
         """Fail the call because its handler raised `error`."""
         if error is self._abort:
             return
-        cause = error.__cause__
-        shown = cause if isinstance(cause, (SystemExit, KeyboardInterrupt)) else error
-        log_exception("exception in a servicer's method", shown)
+        if isinstance(error, FailureError):
+            self.settle(int(error.failure.code), error.failure.info.message)
+            return
+        log_exception("exception in a servicer's method", error)
         try:
-            text = f"Unexpected {type(shown)}: {shown}"
+            text = f"Unexpected {type(error)}: {error}"
         except Exception:
-            text = f"Unexpected {type(shown)}"
+            text = f"Unexpected {type(error)}"
         self.settle(self._code if self._code != OK else UNKNOWN, text)
 
     def cancelled_by(self, error: BaseException) -> None:
@@ -290,22 +291,17 @@ class CoroutineContext:
         try:
             self._wire.finish(code, message, trailers, answer)
         finally:
-            if self._reading is not None:
-                # The end of the call wakes whoever still reads.
-                with self._reading:
-                    pass
-            if self._callbacks:
-                self._call_back()
+            # Those of a call whose coroutine never began.
+            self.call_back()
 
-    def _call_back(self) -> None:
-        def call_all() -> None:
-            for callback in self._callbacks:
-                try:
-                    callback()
-                except Exception as error:
-                    log_exception("a callback of the context raised", error)
-
-        self._wire.loop().call_soon_threadsafe(call_all)
+    def call_back(self) -> None:
+        """Run the callbacks, once; on the loop, where they may touch what belongs to it."""
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception as error:
+                log_exception("a callback of the context raised", error)
 
     def _bytes(self, message: Any) -> bytes:
         """Return the bytes of a message; raise what grpc.aio's serialization raises."""
