@@ -47,3 +47,26 @@ def gateway_channel() -> Iterator[grpc.Channel]:
     with channel_to(gateway.port) as channel:
         yield channel
     gateway.close()
+
+
+@pytest.fixture(scope="session")
+def router_channel() -> Iterator[grpc.Channel]:
+    """A channel to the real router, with a real worker of our server behind it."""
+    from servicer.servers import channel_to
+    from servicer.stage import Stage, router_binary
+
+    binary = router_binary()
+    if binary is None:
+        pytest.skip("left out: the stories with the real router; they need Go, or bin/router")
+    with Stage(binary, "servicer.app:server", "workers: 1\n") as stage:
+        stage.wait_ready()
+        with channel_to(stage.port) as channel:
+            yield channel
+        print(stage.output())
+
+
+@pytest.fixture(params=["gateway", "router"])
+def ours(request: pytest.FixtureRequest) -> grpc.Channel:
+    """A channel to our server: in this process, and the whole way."""
+    channel: grpc.Channel = request.getfixturevalue(f"{request.param}_channel")
+    return channel

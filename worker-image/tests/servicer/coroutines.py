@@ -147,8 +147,9 @@ class Coroutines(cases_pb2_grpc.CoroutinesServicer):
         return Reply(text="set")
 
     async def one_metadata(self, ask: Any, context: Any) -> Any:
-        """Send back what came, as initial and as trailing metadata."""
+        """Send back what came, as initial and as trailing metadata; HTTP/2 keeps the order of one key's values only."""
         came = [(key, value) for key, value in context.invocation_metadata() if key.startswith("x-")]
+        came.sort(key=lambda pair: pair[0])
         await context.send_initial_metadata(came)
         context.set_trailing_metadata(tuple((f"t-{key}", value) for key, value in came))
         return Reply(words=[repr(pair) for pair in came])

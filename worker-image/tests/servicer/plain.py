@@ -170,8 +170,9 @@ class Plain(cases_pb2_grpc.PlainServicer):
         return Reply(text="set")
 
     def one_metadata(self, ask: Any, context: Any) -> Any:
-        """Send back what came, as initial and as trailing metadata."""
+        """Send back what came, as initial and as trailing metadata; HTTP/2 keeps the order of one key's values only."""
         came = [(m.key, m.value) for m in context.invocation_metadata() if m.key.startswith("x-")]
+        came.sort(key=lambda pair: pair[0])
         context.send_initial_metadata(came)
         context.set_trailing_metadata(tuple((f"t-{key}", value) for key, value in came))
         return Reply(words=[repr(pair) for pair in came])

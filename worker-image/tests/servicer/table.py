@@ -32,6 +32,7 @@ def several(method: str, case: str, *words: str, count: int = 3, **more: Any) ->
 _BINARY = (("x-a", "1"), ("x-a", "2"), ("x-b-bin", b"\x00\xff"), ("x-b-bin", b""), ("x-c", "a, b;c=d"), ("x-a", "3"))
 _ALL_CODES = [code.name for code in grpc.StatusCode]
 _GARBAGE = b"\xff\xff\xff"
+_TRANSPORT = {"details": "the words of the transport that is first to notice"}
 _HANGS = "grpcio sends no status: the caller waits until its deadline"
 
 BOTH: dict[str, Call] = {
@@ -79,10 +80,10 @@ BOTH: dict[str, Call] = {
     "gzip from the caller": one("echo", data=bytes(50_000), compression=grpc.Compression.Gzip),
     "deflate from the caller": one("echo", data=bytes(50_000), compression=grpc.Compression.Deflate),
     "the caller cancels": one("sleep", "EVENT", cancel_after=-1, noticed=True),
-    "the deadline passes": one("sleep", "EVENT", timeout=0.5, noticed=True),
+    "the deadline passes": one("sleep", "EVENT", timeout=0.5, noticed=True, differs=_TRANSPORT),
     "undecodable request": Call("One", [_GARBAGE]),
     "undecodable request of a stream": Call("Many", [_GARBAGE]),
-    "unknown method": Call("Nothing", [b""]),
+    "unknown method": Call("Nothing", [b""], differs={"details": "the router names the nearest method"}),
     "no messages": many("count", number=0),
     "many messages": many("count", number=100),
     "messages of 1 MiB": many("count", number=4, data=bytes(1 << 20)),
@@ -127,8 +128,8 @@ PLAIN: dict[str, Call] = BOTH | {
     "no request": Call("One", [], differs={"details": "grpcio calls a registered method by the name b''"}),
     "two requests": Call("One", [ask("echo", "first"), ask("echo", "second")]),
     "callback on cancel": one("wait_for_callback", "EVENT", cancel_after=-1, noticed=True),
-    "callback at the deadline": one("wait_for_callback", "EVENT", timeout=0.5, noticed=True),
-    "the handler cancels": one("cancel", differs={"details": "the transport's own words"}),
+    "callback at the deadline": one("wait_for_callback", "EVENT", timeout=0.5, noticed=True, differs=_TRANSPORT),
+    "the handler cancels": one("cancel", differs=_TRANSPORT),
     "contextvars": one("contextvar"),
     "time remaining without a deadline": one("remaining", number=10**18),
     "stream, None": many("none"),

@@ -19,10 +19,10 @@ def compare(theirs: grpc.Channel, ours: grpc.Channel, service: str, call: Call) 
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_plain_functions(sync_channel: grpc.Channel, gateway_channel: grpc.Channel, name: str) -> None:
-    compare(sync_channel, gateway_channel, "Plain", PLAIN[name])
+def test_plain_functions(sync_channel: grpc.Channel, ours: grpc.Channel, name: str) -> None:
+    compare(sync_channel, ours, "Plain", PLAIN[name])
 
 
 @pytest.mark.parametrize("name", COROUTINES)
-def test_coroutines(aio_channel: grpc.Channel, gateway_channel: grpc.Channel, name: str) -> None:
-    compare(aio_channel, gateway_channel, "Coroutines", COROUTINES[name])
+def test_coroutines(aio_channel: grpc.Channel, ours: grpc.Channel, name: str) -> None:
+    compare(aio_channel, ours, "Coroutines", COROUTINES[name])
