@@ -33,6 +33,7 @@ _BINARY = (("x-a", "1"), ("x-a", "2"), ("x-b-bin", b"\x00\xff"), ("x-b-bin", b""
 _ALL_CODES = [code.name for code in grpc.StatusCode]
 _GARBAGE = b"\xff\xff\xff"
 _TRANSPORT = {"details": "the words of the transport that is first to notice"}
+_UNKNOWN = dict.fromkeys(("details", "trailing"), "the router names the nearest methods")
 _HANGS = "grpcio sends no status: the caller waits until its deadline"
 
 BOTH: dict[str, Call] = {
@@ -83,7 +84,7 @@ BOTH: dict[str, Call] = {
     "the deadline passes": one("sleep", "EVENT", timeout=0.5, noticed=True, differs=_TRANSPORT),
     "undecodable request": Call("One", [_GARBAGE]),
     "undecodable request of a stream": Call("Many", [_GARBAGE]),
-    "unknown method": Call("Nothing", [b""], differs={"details": "the router names the nearest method"}),
+    "unknown method": Call("Nothing", [b""], differs=_UNKNOWN),
     "no messages": many("count", number=0),
     "many messages": many("count", number=100),
     "messages of 1 MiB": many("count", number=4, data=bytes(1 << 20)),
