@@ -4,10 +4,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -143,36 +140,6 @@ func (c *container) data(conn net.Conn, r *bufio.Reader) {
 		out = finish.Append(out[:0])
 		if _, err := conn.Write(out); err != nil {
 			return
-		}
-	}
-}
-
-// profile fetches a CPU profile while a run is under way; the returned function waits for it.
-func profile(file, admin string, seconds int) func() {
-	if file == "" {
-		return func() {}
-	}
-	done := make(chan error, 1)
-	go func() {
-		done <- func() error {
-			response, err := http.Get(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", admin, seconds))
-			if err != nil {
-				return err
-			}
-			defer func() { _ = response.Body.Close() }()
-			out, err := os.Create(file)
-			if err != nil {
-				return err
-			}
-			if _, err := io.Copy(out, response.Body); err != nil {
-				return err
-			}
-			return out.Close()
-		}()
-	}()
-	return func() {
-		if err := <-done; err != nil {
-			fmt.Fprintln(os.Stderr, "datapath: profile:", err)
 		}
 	}
 }

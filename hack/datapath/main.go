@@ -38,7 +38,8 @@ type options struct {
 	seconds     int
 	connections int
 	session     bool
-	profile     string
+	floor       bool
+	echo        string
 }
 
 func main() {
@@ -51,9 +52,14 @@ func main() {
 	flag.IntVar(&o.seconds, "seconds", 3, "length of each run (1 to 60)")
 	flag.IntVar(&o.connections, "connections", 1, "connections of the caller")
 	flag.BoolVar(&o.session, "session", false, "call in sessions, one for each outstanding call up to 16 a worker")
-	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the router's last run to this `file` (needs a router that serves /debug/pprof on its admin port)")
+	flag.BoolVar(&o.floor, "floor", false, "measure a grpc-go server that answers by itself instead: what a router cannot be faster than")
+	flag.StringVar(&o.echo, "echo", "", "be that server, on this `address`")
 	flag.Parse()
-	if err := run(o); err != nil {
+	what := run
+	if o.echo != "" {
+		what = echo
+	}
+	if err := what(o); err != nil {
 		fmt.Fprintln(os.Stderr, "datapath:", err)
 		os.Exit(1)
 	}
@@ -62,6 +68,9 @@ func main() {
 func run(o options) error {
 	if o.seconds < 1 || o.seconds > 60 || o.workers < 1 || o.workers > 64 || o.bytes < 0 || o.bytes > 200<<10 {
 		return fmt.Errorf("--seconds 1 to 60, --workers 1 to 64, --bytes 0 to 204800")
+	}
+	if o.floor {
+		return runFloor(o)
 	}
 	dir, err := os.MkdirTemp("", "spk")
 	if err != nil {
@@ -90,12 +99,57 @@ func run(o options) error {
 		return err
 	}
 	defer house.stop()
-	err = measureAll(o, callers, admin, router.Process.Pid)
+	err = measureAll(o, callers, router.Process.Pid)
 	if err != nil {
 		text, _ := os.ReadFile(log.Name())
 		fmt.Fprintf(os.Stderr, "%s\n", text)
 	}
 	return err
+}
+
+// runFloor measures a server of grpc-go alone, with the router's options.
+func runFloor(o options) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	address := freeAddress()
+	server := exec.Command(self, "-echo", address)
+	server.Stderr = os.Stderr
+	if err := server.Start(); err != nil {
+		return err
+	}
+	defer func() { _ = server.Process.Kill(); _ = server.Wait() }()
+	if o.method == "tool" {
+		o.method = "/bench.Echo/Call"
+	}
+	return measureAll(o, address, server.Process.Pid)
+}
+
+// echo serves any method with its own request.
+func echo(o options) error {
+	l, err := net.Listen("tcp", o.echo)
+	if err != nil {
+		return err
+	}
+	return grpc.NewServer(grpc.ForceServerCodecV2(through{}), grpc.NumStreamWorkers(64), grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(1<<20),
+		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+			var m mem.BufferSlice
+			if err := stream.RecvMsg(&m); err != nil {
+				return err
+			}
+			return stream.SendMsg(m)
+		})).Serve(l)
+}
+
+// through passes buffers on.
+type through struct{ raw }
+
+func (through) Marshal(v any) (mem.BufferSlice, error) { return v.(mem.BufferSlice), nil }
+func (through) Unmarshal(data mem.BufferSlice, v any) error {
+	data.Ref()
+	*(v.(*mem.BufferSlice)) = data
+	return nil
 }
 
 func freeAddress() string {
@@ -116,7 +170,7 @@ func (raw) Marshal(v any) (mem.BufferSlice, error) {
 }
 func (raw) Unmarshal(data mem.BufferSlice, v any) error { *(v.(*int)) = data.Len(); return nil }
 
-func measureAll(o options, callers, admin string, pid int) error {
+func measureAll(o options, callers string, pid int) error {
 	var conns []*grpc.ClientConn
 	for range o.connections {
 		conn, err := grpc.NewClient("passthrough:///"+callers, grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -142,15 +196,14 @@ func measureAll(o options, callers, admin string, pid int) error {
 		if err != nil || n < 1 || n > 10000 {
 			return fmt.Errorf("--outstanding: %q must be a number between 1 and 10000", text)
 		}
+		waitFor(callers)
 		load := &load{conns: conns, path: path, request: request, n: n, session: o.session}
 		if _, err := load.run(time.Second / 2); err != nil {
 			return err
 		}
-		stop := profile(o.profile, admin, o.seconds)
 		before := cpuOf(pid)
 		took, err := load.run(time.Duration(o.seconds) * time.Second)
 		used := cpuOf(pid) - before
-		stop()
 		if err != nil {
 			return err
 		}
@@ -159,6 +212,16 @@ func measureAll(o options, callers, admin string, pid int) error {
 			micros(took[len(took)/2]), micros(took[len(took)*99/100]), micros(used)/float64(len(took)))
 	}
 	return nil
+}
+
+// waitFor a server that listens, for some seconds.
+func waitFor(address string) {
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if c, err := net.Dial("tcp", address); err == nil {
+			_ = c.Close()
+			return
+		}
+	}
 }
 
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }

@@ -58,9 +58,9 @@ class BareWorker:
 
 def expect(router: FakeRouter) -> None:
     """Let a bare worker in. Two in a row have the same incarnation: the router forgets the first."""
+    router.workers.pop(NONCE, None)
     router.proofs[NONCE] = PROOF
     router.slots[0] = NONCE
-    router.workers.pop(NONCE, None)
 
 
 def main(path: str, page: str, report: str, adapter: str) -> int:

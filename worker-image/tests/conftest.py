@@ -6,10 +6,13 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bare import BareWorker, expect
 from container import Container
+from fake_router import FakeRouter, Worker
 
 Starter = Callable[..., Container]
 
@@ -40,3 +43,45 @@ def start(folder: Path, request: pytest.FixtureRequest) -> Iterator[Starter]:
             container.close()
         finally:
             print(container.output())
+
+
+@pytest.fixture
+def bare(folder: Path) -> Iterator[Callable[..., Bare]]:
+    """Start a worker without a supervisor: `bare(source, slots=…)`."""
+    started: list[Bare] = []
+
+    def begin(source: str, adapter: str = "app:App", slots: int = 1, version: int = 2, **router: Any) -> Bare:
+        (folder / "app.py").write_text(textwrap.dedent(source))
+        begun = Bare(folder, adapter, slots, FakeRouter(str(folder / "bridge.sock"), version=version, **router))
+        started.append(begun)
+        return begun
+
+    yield begin
+    for begun in started:
+        begun.close()
+        print(begun.process.log.read_text())
+
+
+class Bare:
+    """A bare worker, its router, and what the router knows of it."""
+
+    def __init__(self, folder: Path, adapter: str, slots: int, router: FakeRouter) -> None:
+        self.folder = folder
+        self.router = router
+        expect(router)
+        self.process = BareWorker(folder, router.path, adapter, slots)
+
+    @property
+    def worker(self) -> Worker:
+        """The connected worker."""
+        return self.router.wait_worker(0)
+
+    def notes(self) -> list[str]:
+        """Return the lines that the adapter wrote to the file `notes`."""
+        file = self.folder / "notes"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def close(self) -> None:
+        """End both."""
+        self.process.close()
+        self.router.kill()

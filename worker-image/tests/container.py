@@ -45,6 +45,7 @@ class Container:
             "SNAKEPIT_POD_NAME": "pod-0",
             "SNAKEPIT_DRAIN_TIMEOUT": str(self._drain),
         }
+        env |= {name: os.environ[name] for name in ("SNAKEPIT_SLOTS",) if name in os.environ}
         command = [sys.executable, "-m", "snakepit.supervisor", self._adapter, "--", *self._arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=env, cwd=self.folder, stdout=log, stderr=log)

@@ -38,6 +38,12 @@ def _result(ended: tuple[Any, BaseException | None]) -> Any:
     return result
 
 
+def _close(awaitable: Awaitable[Any]) -> None:
+    """Close what a task has not touched that was cancelled before its first step."""
+    if asyncio.iscoroutine(awaitable):
+        awaitable.close()
+
+
 class OwnLoop:
     """A loop that runs while a handler waits for it, in that handler's thread."""
 
@@ -56,7 +62,10 @@ class OwnLoop:
         task = loop.create_task(_await(awaitable))
         if on_cancel is not None and not on_cancel(_canceller(loop, task)):
             task.cancel()
-        return _result(loop.run_until_complete(task))
+        try:
+            return _result(loop.run_until_complete(task))
+        finally:
+            _close(awaitable)
 
     def close(self) -> None:
         """End the loop."""
@@ -95,7 +104,10 @@ class LoopThread:
         loop.call_soon_threadsafe(start)
         ended.wait()
         # The task has ended: a cancelled one too has run its clean-up.
-        return _result(tasks[0].result())
+        try:
+            return _result(tasks[0].result())
+        finally:
+            _close(awaitable)
 
     def close(self) -> None:
         """End the loop; its thread ends with it."""
