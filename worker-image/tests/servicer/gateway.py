@@ -89,6 +89,15 @@ class GatewayWire:
             except queue.Full:
                 continue
 
+    def try_send(self, message: bytes) -> bool:
+        if self._cancelled:
+            raise CancelledCallError
+        try:
+            self.answers.put_nowait(message)
+        except queue.Full:
+            return False
+        return True
+
     def finish(
         self,
         code: int,

@@ -100,9 +100,14 @@ class CoroutineContext:
         """Send one message of a streamed answer."""
         self.check_running()
         raw = self._bytes(message)
-        self._sending = _threads.submit(self._wire.send, raw)
+        if self._sending is not None:
+            # A write that its caller gave up still goes on.
+            await asyncio.wrap_future(self._sending)
         self._headers_sent = True
-        await asyncio.wrap_future(self._sending)
+        if not self._wire.try_send(raw):
+            self._sending = _threads.submit(self._wire.send, raw)
+            await asyncio.wrap_future(self._sending)
+            self._sending = None
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
         """Send initial metadata at once; UsageError when it has been sent, or a message."""
