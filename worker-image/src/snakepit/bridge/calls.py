@@ -115,6 +115,13 @@ class Credit:
         self._taken += granted
         return granted
 
+    def take_all(self, wanted: int) -> bool:
+        """Use up `wanted` bytes, or nothing when there are not as many, or one frame does not carry them."""
+        if wanted > min(self._given - self._taken, MAX_PAYLOAD):
+            return False
+        self._taken += wanted
+        return True
+
     def give(self, count: int) -> None:
         """Add what a Window frame brought."""
         self._given += count

@@ -143,7 +143,6 @@ class RequestIterator:
         self._deserialize = deserialize
         self._ended = False
         self._lock = threading.Lock()
-        context.reading(self.wait_ended)
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -171,11 +170,6 @@ class RequestIterator:
         return request
 
     next = __next__
-
-    def wait_ended(self) -> None:
-        """Wait until no thread of the handler's own reads any more; the end of the call wakes it."""
-        with self._lock:
-            self._ended = True
 
 
 def deserialized(raw: bytes, deserialize: Deserialize) -> Any:

@@ -14,7 +14,7 @@ from snakepit import logs
 from snakepit.context import Session, Worker
 from snakepit.servicer import metadata
 from snakepit.servicer.metadata import CANCELLED, INTERNAL, INVALID_METADATA, OK, UNKNOWN, Metadatum
-from snakepit.worker.failure import log_exception
+from snakepit.worker.failure import FailureError, log_exception
 from snakepit.worker.wire import CallWire, CancelledCallError
 
 # grpc.server's time_remaining() of a call without a deadline: the end of time less the time since 1970.
@@ -43,7 +43,6 @@ class ServicerContext:
         "_given_up",
         "_headers_sent",
         "_metadata",
-        "_reading_ended",
         "_rpc_errors",
         "_trailing",
         "_wire",
@@ -62,8 +61,6 @@ class ServicerContext:
         self._final: tuple[int, str] | None = None
         self._callbacks: list[Callable[[], None]] | None = None
         self._rpc_errors: tuple[Exception, ...] = ()
-        # What waits until no thread of the handler's own reads the request any more.
-        self._reading_ended: Callable[[], None] | None = None
         self._metadata: tuple[Metadatum, ...] | None = None
 
     # What grpcio does not have.
@@ -205,10 +202,6 @@ class ServicerContext:
 
     # For the runtime.
 
-    def reading(self, wait_ended: Callable[[], None]) -> None:
-        """Name what waits, after the end of the call, until nobody reads its request any more."""
-        self._reading_ended = wait_ended
-
     def receive(self) -> bytes | None:
         """Return the next message of the request, None at its end."""
         return self._wire.receive()
@@ -229,6 +222,8 @@ class ServicerContext:
         """Fail the call because its handler raised `error`."""
         if self._aborted:
             self.settle(UNKNOWN, "RPC Aborted")
+        elif isinstance(error, FailureError):
+            self.settle(int(error.failure.code), error.failure.info.message)
         elif error not in self._rpc_errors:
             try:
                 text = f"Exception {while_what}: {error}"
@@ -245,6 +240,9 @@ class ServicerContext:
             self._wire.send(message)
         except CancelledCallError:
             return False
+        except FailureError as error:
+            self.raised(error, "sending a response")
+            return False
         self._headers_sent = True
         return True
 
@@ -257,16 +255,14 @@ class ServicerContext:
                 trailers = metadata.outgoing(self._trailing)
             except Exception as error:
                 log_exception("the trailing metadata cannot be sent", error)
-                code = INTERNAL
+                code, answer = INTERNAL, None
                 message = str(error) if isinstance(error, metadata.InvalidMetadataError) else INVALID_METADATA
-        if self._final is not None:
+        if self._final is not None or self._given_up:
             answer = None
         self._final = (code, message)
         try:
             self._wire.finish(code, message, trailers, answer)
         finally:
-            if self._reading_ended is not None:
-                self._reading_ended()
             if self._callbacks is not None:
                 for callback in self._take_callbacks():
                     _call(callback)

@@ -99,23 +99,21 @@ class Coroutine:
 def run(wire: CallWire, context: CoroutineContext, coroutine: Coroutine_[Any, Any, None]) -> None:
     """Run what serves a call on the loop; how it failed is left in the context."""
     try:
-        wire.run_coroutine(_shielded(coroutine))
+        wire.run_coroutine(_served(context, coroutine))
+    except (CancelledCallError, asyncio.CancelledError) as error:
+        # Before it began.
+        context.cancelled_by(error)
+
+
+async def _served(context: CoroutineContext, coroutine: Coroutine_[Any, Any, None]) -> None:
+    """Let nothing leave the call's task: SystemExit would end the loop, and with it every other call."""
+    try:
+        await coroutine
     except (CancelledCallError, asyncio.CancelledError) as error:
         context.cancelled_by(error)
     except BaseException as error:
         context.raised(error)
-
-
-async def _shielded(coroutine: Coroutine_[Any, Any, None]) -> None:
-    """Keep what would end the loop, and with it every other call, from leaving the call's task."""
-    try:
-        await coroutine
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise _LeftError(error) from error
-
-
-class _LeftError(Exception):
-    """A handler called sys.exit()."""
+    context.call_back()
 
 
 class _Requests:

@@ -13,12 +13,13 @@ from typing import Any, Final, NoReturn
 import grpc
 from grpc import aio
 
+from snakepit import logs
 from snakepit.context import Session, Worker
 from snakepit.servicer import metadata
 from snakepit.servicer.blocking import Deserialize, Serialize
 from snakepit.servicer.context import AUTH_CONTEXT
 from snakepit.servicer.metadata import CANCELLED, INTERNAL, INVALID_METADATA, OK, UNKNOWN, Metadatum
-from snakepit.worker.failure import log_exception
+from snakepit.worker.failure import FailureError, log_exception
 from snakepit.worker.wire import CallWire
 
 # Threads that wait for messages and for credit, so that the loop never does: at most one of each a call, and at most
@@ -99,9 +100,14 @@ class CoroutineContext:
         """Send one message of a streamed answer."""
         self.check_running()
         raw = self._bytes(message)
-        self._sending = _threads.submit(self._wire.send, raw)
+        if self._sending is not None:
+            # A write that its caller gave up still goes on.
+            await asyncio.wrap_future(self._sending)
         self._headers_sent = True
-        await asyncio.wrap_future(self._sending)
+        if not self._wire.try_send(raw):
+            self._sending = _threads.submit(self._wire.send, raw)
+            await asyncio.wrap_future(self._sending)
+            self._sending = None
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
         """Send initial metadata at once; UsageError when it has been sent, or a message."""
@@ -131,9 +137,13 @@ class CoroutineContext:
         if trailing_metadata or not self._trailing:
             metadata.check_trailing(trailing_metadata)
             self._trailing = trailing_metadata
-        self._details = details or self._details
+        self._details = self._details if details == "" else details
         self._given_code = code
         self._code = metadata.coroutine_code(code)
+        if self._code == OK:
+            # grpc.aio would leave the caller of a unary method without an answer.
+            logs.write("servicer", "abort() called with StatusCode.OK; returning UNKNOWN")
+            self._code, self._details = UNKNOWN, ""
         raise self._abort
 
     async def abort_with_status(self, status: grpc.Status) -> NoReturn:
@@ -251,13 +261,14 @@ class CoroutineContext:
         """Fail the call because its handler raised `error`."""
         if error is self._abort:
             return
-        cause = error.__cause__
-        shown = cause if isinstance(cause, (SystemExit, KeyboardInterrupt)) else error
-        log_exception("exception in a servicer's method", shown)
+        if isinstance(error, FailureError):
+            self.settle(int(error.failure.code), error.failure.info.message)
+            return
+        log_exception("exception in a servicer's method", error)
         try:
-            text = f"Unexpected {type(shown)}: {shown}"
+            text = f"Unexpected {type(error)}: {error}"
         except Exception:
-            text = f"Unexpected {type(shown)}"
+            text = f"Unexpected {type(error)}"
         self.settle(self._code if self._code != OK else UNKNOWN, text)
 
     def cancelled_by(self, error: BaseException) -> None:
@@ -285,22 +296,17 @@ class CoroutineContext:
         try:
             self._wire.finish(code, message, trailers, answer)
         finally:
-            if self._reading is not None:
-                # The end of the call wakes whoever still reads.
-                with self._reading:
-                    pass
-            if self._callbacks:
-                self._call_back()
+            # Those of a call whose coroutine never began.
+            self.call_back()
 
-    def _call_back(self) -> None:
-        def call_all() -> None:
-            for callback in self._callbacks:
-                try:
-                    callback()
-                except Exception as error:
-                    log_exception("a callback of the context raised", error)
-
-        self._wire.loop().call_soon_threadsafe(call_all)
+    def call_back(self) -> None:
+        """Run the callbacks, once; on the loop, where they may touch what belongs to it."""
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception as error:
+                log_exception("a callback of the context raised", error)
 
     def _bytes(self, message: Any) -> bytes:
         """Return the bytes of a message; raise what grpc.aio's serialization raises."""
@@ -313,7 +319,7 @@ class CoroutineContext:
 
 
 def _check_text(details: Any) -> None:
-    if not isinstance(details, str):
+    if details is not None and not isinstance(details, str):
         raise TypeError(f"Argument 'details' has incorrect type (expected str, got {type(details).__name__})")
 
 

@@ -83,7 +83,7 @@ def _encoded(text: Any) -> bytes:
 
 def check_trailing(metadata: Any) -> None:
     """Raise TypeError where grpc.aio's `set_trailing_metadata` does."""
-    entries = metadata if hasattr(metadata, "__iter__") and not isinstance(metadata, dict) else (None,)
+    entries: Any = metadata if hasattr(metadata, "__iter__") and not isinstance(metadata, dict) else (None,)
     for entry in entries:
         fits = isinstance(entry, tuple) and len(entry) == 2
         if not fits or not isinstance(entry[0], str) or not isinstance(entry[1], (str, bytes)):

@@ -10,10 +10,8 @@ from typing import Any, Final
 from snakepit import logs
 from snakepit.servicer import descriptors
 from snakepit.servicer.method import CallDetails, Method, check_interceptors
-from snakepit.worker.tools import DeclarationError
+from snakepit.worker.failure import DeclarationError
 
-MAX_METHODS: Final = 1024
-MAX_PATH_BYTES: Final = 256
 _PATH: Final = re.compile(r"/[^/\s]+/[^/\s]+")
 _PORT: Final = re.compile(r".*:(\d+)")
 _POOL_PORT: Final = 50051
@@ -65,11 +63,11 @@ class Server:
         hooks: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         self.thread_safe = thread_safe
-        # A server declares methods, no tools.
-        self.tools: list[Any] = []
         self._interceptors = check_interceptors(interceptors)
         self._named = tuple(methods)
-        self._hooks = dict(hooks or {})
+        # The worker finds hooks as it finds those of an adapter: by their names.
+        for name, hook in (hooks or {}).items():
+            setattr(self, name, hook)
         self._generic: list[Any] = []
         self._registered: dict[str, Any] = {}
         self._methods: list[Method] | None = None
@@ -134,10 +132,6 @@ class Server:
         names = dict.fromkeys(method.path.split("/")[1] for method in self.methods)
         return descriptors.files(names)
 
-    def hook(self, name: str) -> Callable[..., Any] | None:
-        """Return a hook such as setup, or None."""
-        return self._hooks.get(name)
-
     def _collect(self) -> list[Method]:
         found = dict(self._registered)
         for generic in self._generic:
@@ -151,8 +145,6 @@ class Server:
         if not found:
             text = "call add_XServicer_to_server(servicer, server) where the module is imported, not in main() alone"
             raise DeclarationError(f"the server serves no method; {text}")
-        if len(found) > MAX_METHODS:
-            raise DeclarationError(f"the server serves {len(found)} methods; at most {MAX_METHODS} are possible")
         return [self._method(path, found[path]) for path in sorted(found)]
 
     def _paths_of(self, generic: Any) -> list[str]:
@@ -170,10 +162,8 @@ class Server:
         return paths
 
     def _method(self, path: str, handler: Any) -> Method:
-        if not _PATH.fullmatch(path) or len(path.encode()) > MAX_PATH_BYTES:
-            raise DeclarationError(
-                f"{path!r:.300} is no method's path; it is /package.Service/Method, at most 256 bytes"
-            )
+        if not _PATH.fullmatch(path):
+            raise DeclarationError(f"{path!r:.300} is no method's path; it is /package.Service/Method")
         registered = path in self._registered
 
         def lookup(details: Any) -> Any:

@@ -218,6 +218,19 @@ class Call:
         rest = self._all_but_last(message)
         self._send(encode_head(Kind.MESSAGE, _WHOLE, self.id, payload_bytes=len(rest)), rest)
 
+    def try_send(self, message: bytes) -> bool:
+        """As `send`, without waiting: False, and nothing is sent, when there is no credit for all of it now."""
+        if self.cancelled:
+            raise CancelledCallError
+        size = len(message)
+        if size > self.pair.max_message_bytes or not self.pair.take_credit_now(self, size):
+            return False
+        self._headers_sent = True
+        if self.outcome is not None:
+            self.outcome.add(message)
+        self._send(encode_head(Kind.MESSAGE, _WHOLE, self.id, payload_bytes=size), message)
+        return True
+
     def finish(
         self,
         code: int,

@@ -22,10 +22,10 @@ _MAX_TRACEBACK: Final = 64 << 10
 _MAX_DETAIL_TRACEBACK: Final = 2 << 10
 _MAX_VIOLATIONS: Final = 16
 _PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_OURS: Final = tuple(os.path.join(_PACKAGE, name) for name in ("worker", "supervisor", "zygote"))
+_OURS: Final = tuple(os.path.join(_PACKAGE, name) for name in ("worker", "servicer", "supervisor", "zygote"))
 _LIBRARIES: Final = tuple(
     {os.path.realpath(path) + os.sep for path in sysconfig.get_paths().values() if "python" in path}
-    | {os.path.join(_PACKAGE, name) for name in ("worker", "supervisor", "zygote", "adapter.py", "bridge")}
+    | {os.path.join(_PACKAGE, name) for name in ("worker", "servicer", "supervisor", "zygote", "adapter.py", "bridge")}
 )
 
 

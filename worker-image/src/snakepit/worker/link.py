@@ -122,6 +122,11 @@ class Pair:
                     return granted
                 self._changed.wait()
 
+    def take_credit_now(self, call: Cancellable, wanted: int) -> bool:
+        """Take credit for one frame without waiting; False when there is not enough."""
+        with self.lock:
+            return self._credit(call).take_all(wanted)
+
     def give_credit(self, id: int, count: int) -> None:
         """Tell the router that `count` bytes of the request were handed on."""
         try:

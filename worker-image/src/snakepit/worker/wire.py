@@ -40,6 +40,9 @@ class CallWire(Protocol):
     def send(self, message: bytes) -> None:
         """Send one whole message of the answer, as credit allows; raise CancelledCallError."""
 
+    def try_send(self, message: bytes) -> bool:
+        """As `send`, without waiting: False, and nothing is sent, when there is no credit for all of it now."""
+
     def finish(
         self,
         code: int,
