@@ -47,19 +47,36 @@ func workersReady(f upstream.Facts, podName string, generation int64) metav1.Con
 	switch {
 	case f.Draining:
 		return is(metav1.ConditionFalse, v1alpha1.ReasonDraining, "the group drains; no new sessions")
+	case f.CrashLooping:
+		return is(metav1.ConditionFalse, v1alpha1.ReasonCrashLooping, "workers die again and again"+lastDeath(f, podName))
 	case f.Wanted == 0:
 		return is(metav1.ConditionTrue, v1alpha1.ReasonScaledToZero, "no worker is wanted")
 	case f.Facts.Ready >= f.Wanted:
 		return is(metav1.ConditionTrue, v1alpha1.ReasonWorkersReady, ready)
 	case f.Failing > 0:
-		for _, s := range f.Slots {
-			if s.LastError != "" && s.State != string(v1alpha1.WorkerReady) {
-				return is(metav1.ConditionFalse, v1alpha1.ReasonWorkersFailing, fmt.Sprintf(
-					"%s: worker %s/%d: %s (%s)", ready, podName, s.Slot, s.LastError, logsOf(podName)))
-			}
+		if death := lastDeath(f, podName); death != "" {
+			return is(metav1.ConditionFalse, v1alpha1.ReasonWorkersFailing, ready+death)
 		}
 	}
 	return is(metav1.ConditionFalse, v1alpha1.ReasonWorkersStarting, ready)
+}
+
+// lastDeath names a worker that is not ready after its last process died, or else any that died, why, and where to read the rest; empty when
+// none did.
+func lastDeath(f upstream.Facts, podName string) string {
+	died := -1
+	for i, s := range f.Slots {
+		if s.LastError == "" {
+			continue
+		}
+		if died < 0 || f.Slots[died].State == string(v1alpha1.WorkerReady) && s.State != string(v1alpha1.WorkerReady) {
+			died = i
+		}
+	}
+	if died < 0 {
+		return ""
+	}
+	return fmt.Sprintf(": worker %s/%d: %s (%s)", podName, f.Slots[died].Slot, f.Slots[died].LastError, logsOf(podName))
 }
 
 func adapterLoaded(f upstream.Facts, podName string, generation int64) metav1.Condition {

@@ -49,3 +49,34 @@ func TestAdapterLoaded(t *testing.T) {
 		})
 	}
 }
+
+func TestWorkersReady(t *testing.T) {
+	slots := []upstream.SlotFacts{{Slot: 0, State: "Ready", LastError: "OLD"}, {Slot: 1, State: "Failed", LastError: "STUCK signal 9"}, {Slot: 2, State: "Starting"}}
+	for _, c := range []struct {
+		name   string
+		facts  func(*upstream.Facts)
+		status metav1.ConditionStatus
+		reason string
+		says   string
+	}{
+		{"ready", func(f *upstream.Facts) { f.Facts.Ready = 3 }, metav1.ConditionTrue, v1alpha1.ReasonWorkersReady, "3 of 3 workers ready"},
+		{"none wanted", func(f *upstream.Facts) { f.Wanted = 0 }, metav1.ConditionTrue, v1alpha1.ReasonScaledToZero, "no worker is wanted"},
+		{"starting", func(f *upstream.Facts) { f.Slots = slots[2:] }, metav1.ConditionFalse, v1alpha1.ReasonWorkersStarting, "1 of 3 workers ready"},
+		{"failing", func(f *upstream.Facts) { f.Failing = 1 }, metav1.ConditionFalse, v1alpha1.ReasonWorkersFailing,
+			"1 of 3 workers ready: worker pod-0/1: STUCK signal 9 (kubectl logs pod-0 -c worker)"},
+		{"looping", func(f *upstream.Facts) { f.CrashLooping, f.Facts.Ready = true, 3 }, metav1.ConditionFalse, v1alpha1.ReasonCrashLooping,
+			"workers die again and again: worker pod-0/1: STUCK signal 9 (kubectl logs pod-0 -c worker)"},
+		{"looping, all are back", func(f *upstream.Facts) { f.CrashLooping, f.Facts.Ready, f.Slots = true, 3, slots[:1] }, metav1.ConditionFalse, v1alpha1.ReasonCrashLooping, "worker pod-0/0: OLD"},
+		{"draining", func(f *upstream.Facts) { f.Draining, f.CrashLooping = true, true }, metav1.ConditionFalse, v1alpha1.ReasonDraining, "no new sessions"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := upstream.Facts{Slots: slots}
+			f.Wanted, f.Facts.Ready = 3, 1
+			c.facts(&f)
+			got := workersReady(f, "pod-0", 3)
+			if got.Status != c.status || got.Reason != c.reason || !strings.Contains(got.Message, c.says) || len(got.Message) > maxMessage {
+				t.Errorf("%+v, want %s/%s: %s", got, c.status, c.reason, c.says)
+			}
+		})
+	}
+}

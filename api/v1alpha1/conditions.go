@@ -30,6 +30,8 @@ const (
 	ReasonWorkersStarting = "WorkersStarting"
 	// ReasonWorkersFailing: workers end before they are ready, or again and again.
 	ReasonWorkersFailing = "WorkersFailing"
+	// ReasonCrashLooping: more workers died within crash.window than crash.maxRestarts; they are still replaced, with growing pauses.
+	ReasonCrashLooping = "CrashLooping"
 	// ReasonScaledToZero: the pool wants no worker.
 	ReasonScaledToZero = "ScaledToZero"
 	// ReasonRouterReady: the router's pod is Ready.

@@ -141,7 +141,7 @@ func (f *facts) readiness(pool *v1alpha1.WorkerPool, set *conditions.Set, availa
 			return verdict{false, v1alpha1.ReasonCleanupForced, "cleanup is forced; processes may still run where the Events say. Left: " + f.ending}, time.Time{}
 		}
 		return verdict{false, v1alpha1.ReasonTerminating, terminating(pool, f.ending)}, time.Time{}
-	case f.router.ok && available.ok:
+	case f.router.ok && available.ok && f.stalled.reason != v1alpha1.ReasonCrashLooping:
 		return available, time.Time{}
 	}
 	bad := available

@@ -50,6 +50,11 @@ func draining(o *observation) {
 	o.groups[0].Spec.DrainRequest = &v1alpha1.DrainRequest{StartedAt: metav1.NewTime(now), Deadline: metav1.NewTime(now.Add(time.Minute)), Cause: "Replaced"}
 }
 
+func looping(o *observation) {
+	o.groups[0].Status.Conditions = append(o.groups[0].Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionStalled, Status: metav1.ConditionTrue,
+		Reason: v1alpha1.ReasonCrashLooping, Message: "workers die again and again: worker demo/1: STUCK"})
+}
+
 func deleting(o *observation) { d := metav1.NewTime(now); o.pool.DeletionTimestamp = &d }
 
 // before gives the pool a status as an earlier look wrote it.
@@ -91,6 +96,8 @@ func TestStatus(t *testing.T) {
 		{name: "adapter failed", edits: []func(*observation){routerDown, func(o *observation) {
 			o.groups[0].Status.Conditions[1] = metav1.Condition{Type: v1alpha1.ConditionAdapterLoaded, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonAdapterFailed, Message: "ImportError at a.py:1"}
 		}}, ready: "False/AdapterFailed", stalled: "True/AdapterFailed", summary: "0/2", message: "ImportError at a.py:1 (kubectl logs"},
+		{name: "crash loop", edits: []func(*observation){looping}, ready: "False/CrashLooping", stalled: "True/CrashLooping", summary: "2/2", message: "worker demo/1: STUCK"},
+		{name: "crash loop of a pool that was ready", edits: []func(*observation){looping, before(3, metav1.ConditionTrue, now.Add(-time.Hour))}, ready: "False/CrashLooping", stalled: "True/CrashLooping", summary: "2/2"},
 		{name: "not declared thread-safe", edits: []func(*observation){routerDown, func(o *observation) {
 			o.groups[0].Status.Conditions[1] = metav1.Condition{Type: v1alpha1.ConditionAdapterLoaded, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonThreadSafetyNotDeclared, Message: "set thread_safe = True"}
 		}}, ready: "False/ThreadSafetyNotDeclared", stalled: "True/ThreadSafetyNotDeclared", summary: "0/2", message: "set thread_safe = True"},

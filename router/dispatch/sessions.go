@@ -76,6 +76,7 @@ func (d *Dispatcher) Close(c *Call, now time.Time) (bool, *Refusal) {
 type Facts struct {
 	Wanted, Ready, Busy, Queued, Running, Sessions int
 	Draining, Drained, Recovered                   bool
+	CrashLooping                                   bool
 	Lost                                           [4]uint64 // by LossCauses
 }
 
