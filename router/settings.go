@@ -48,6 +48,7 @@ func settingsOf(spec v1alpha1.WorkerGroupSpec, podUID string, alone bool) upstre
 			MaxRestarts: int(spec.Crash.MaxRestarts), Window: duration(spec.Crash.Window), Quarantine: duration(spec.Crash.Quarantine),
 			ExposeMessages: spec.Crash.ExposeMessages,
 		},
+		Recycle:     recycleOf(&spec.Recycle),
 		MaxMessage:  int(spec.Calls.MaxMessageBytes),
 		Wanted:      int(spec.Workers),
 		StartMethod: methodOf(spec.Startup.Method),
@@ -94,4 +95,14 @@ func sharesOf(list []v1alpha1.TenantShare) map[string]int {
 		shares[s.Tenant] = int(s.Weight)
 	}
 	return shares
+}
+
+func recycleOf(r *v1alpha1.RecycleSettings) upstream.Recycle {
+	limits := upstream.Recycle{
+		MaxAge: duration(r.MaxAge), MaxRequests: uint64(r.MaxRequests), Jitter: float64(*r.Jitter) / 100, Deadline: duration(r.Deadline),
+	}
+	if r.MaxMemory != nil {
+		limits.MaxMemory = uint64(r.MaxMemory.Value())
+	}
+	return limits
 }

@@ -5,7 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"k8s.io/utils/ptr"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/router/upstream"
@@ -33,6 +36,11 @@ func TestEachSettingIsTranslated(t *testing.T) {
 		"crash.maxBackoff":        {func(s *v1alpha1.WorkerGroupSpec) { s.Crash.MaxBackoff = lasting(time.Hour) }, func(u *upstream.Settings) { u.MaxBackoff = time.Hour }},
 		"crash.quarantine":        {func(s *v1alpha1.WorkerGroupSpec) { s.Crash.Quarantine = lasting(0) }, func(u *upstream.Settings) { u.Crash.Quarantine = 0 }},
 		"crash.exposeMessages":    {func(s *v1alpha1.WorkerGroupSpec) { s.Crash.ExposeMessages = true }, func(u *upstream.Settings) { u.Crash.ExposeMessages = true }},
+		"recycle.maxAge":          {func(s *v1alpha1.WorkerGroupSpec) { s.Recycle.MaxAge = lasting(time.Hour) }, func(u *upstream.Settings) { u.Recycle.MaxAge = time.Hour }},
+		"recycle.maxRequests":     {func(s *v1alpha1.WorkerGroupSpec) { s.Recycle.MaxRequests = 3 }, func(u *upstream.Settings) { u.Recycle.MaxRequests = 3 }},
+		"recycle.maxMemory":       {func(s *v1alpha1.WorkerGroupSpec) { s.Recycle.MaxMemory = ptr.To(resource.MustParse("2Mi")) }, func(u *upstream.Settings) { u.Recycle.MaxMemory = 2 << 20 }},
+		"recycle.jitter":          {func(s *v1alpha1.WorkerGroupSpec) { s.Recycle.Jitter = ptr.To[int32](0) }, func(u *upstream.Settings) { u.Recycle.Jitter = 0 }},
+		"recycle.deadline":        {func(s *v1alpha1.WorkerGroupSpec) { s.Recycle.Deadline = lasting(time.Hour) }, func(u *upstream.Settings) { u.Recycle.Deadline = time.Hour }},
 		"drain.timeout":           {func(s *v1alpha1.WorkerGroupSpec) { s.Drain.Timeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.Dispatch.DrainTimeout = time.Hour }},
 		"startup.timeout":         {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.Timeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.StartupTimeout = time.Hour }},
 		"startup.batchSize":       {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.BatchSize = 3 }, func(u *upstream.Settings) { u.BatchSize = 3 }},

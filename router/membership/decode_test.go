@@ -76,6 +76,8 @@ func TestBadFilesSayWhatToDo(t *testing.T) {
 		"entries of lists": {"workers: 1\nqueue: {shares: [{tenant: a b, weight: 1}]}\n", []string{"queue.shares[0].tenant", "a tenant has only"}},
 		"boolean":          {"workers: 1\ncrash: {exposeMessages: 'yes'}\n", []string{"crash.exposeMessages", "true or false, without quotes"}},
 		"pairs":            {"workers: 1\ncrash: {backoff: 1m}\nheartbeat: {interval: 30s}\n", []string{"2 bad", "lower backoff, or raise maxBackoff", "raise timeout, or lower interval"}},
+		"amounts":          {"workers: 1\nrecycle: {maxMemory: 1Ki, maxAge: 0s}\n", []string{"recycle.maxMemory", "must be between 1Mi and 16Ti", "recycle.maxAge"}},
+		"no amount":        {"workers: 1\nrecycle: {maxMemory: much}\n", []string{"recycle.maxMemory", "must be an amount such as 500Mi"}},
 		"parts of entries": {"workers: 1\nqueue: {shares: [{tenant: a}]}\n", []string{"queue.shares[0].weight: Required"}},
 		"no list":          {"workers: 1\nqueue: {shares: {a: 1}}\n", []string{"queue.shares", "must be a list"}},
 		"template":         {"workers: 1\ntemplate: {spec: {nodeSelctor: {a: b}}}\n", []string{`unknown field "template.spec.nodeSelctor"`}},

@@ -6,9 +6,11 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -49,6 +51,11 @@ var settings = map[string]any{
 	"crash.maxBackoff":        "77s",
 	"crash.quarantine":        "0s",
 	"crash.exposeMessages":    true,
+	"recycle.maxAge":          "7h",
+	"recycle.maxRequests":     int64(7),
+	"recycle.maxMemory":       "7Gi",
+	"recycle.jitter":          int64(0),
+	"recycle.deadline":        "7s",
 	"cleanup.timeout":         "7m",
 }
 
@@ -132,6 +139,9 @@ func (s *scene) follow(pool *v1alpha1.WorkerPool, path string, value any) {
 // optional gives a pool every live setting that has no default.
 func optional(p *v1alpha1.WorkerPool) {
 	p.Spec.Calls.StreamIdleTimeout = &metav1.Duration{Duration: time.Minute}
+	p.Spec.Recycle = v1alpha1.RecycleSettings{
+		MaxAge: &metav1.Duration{Duration: time.Hour}, MaxRequests: 5, MaxMemory: ptr.To(resource.MustParse("1Gi")), Jitter: ptr.To[int32](0),
+	}
 	p.Spec.Queue.Shares = []v1alpha1.TenantShare{{Tenant: "a", Weight: 2}, {Tenant: "b", Weight: 3}}
 }
 
