@@ -49,6 +49,7 @@ type router struct {
 	report     func(membership.Facts)
 	generation atomic.Int64
 	drainFor   atomic.Int64 // spec.drain.timeout
+	recycling  recycling
 	followed   chan struct{}
 	once       sync.Once
 }
@@ -97,6 +98,7 @@ func (r *router) follow() error {
 // Adopt implements membership.Adopter.
 func (r *router) Adopt(group *v1alpha1.WorkerGroup, stale bool) {
 	s := settingsOf(group.Spec, r.options.podUID, r.options.config != "")
+	s.RecycleRequest = r.recycling.adopt(group, r.options.podUID, stale)
 	r.generation.Store(group.Generation)
 	r.drainFor.Store(int64(s.Dispatch.DrainTimeout))
 	r.pool.SetSettings(s)
@@ -215,6 +217,6 @@ func (r *router) watch(ctx context.Context) error {
 		}
 		f := r.pool.Facts()
 		r.front.SetServing(f.Facts.Ready > 0)
-		r.report(statusOf(f, r.options.podUID, r.options.podName, r.generation.Load()))
+		r.report(statusOf(f, r.options.podUID, r.options.podName, r.recycling.report(f), r.generation.Load()))
 	}
 }

@@ -15,11 +15,11 @@ import (
 )
 
 // statusOf words what the router sees for the group's status.
-func statusOf(f upstream.Facts, podUID, podName string, generation int64) membership.Facts {
+func statusOf(f upstream.Facts, podUID, podName, recycled string, generation int64) membership.Facts {
 	status := v1alpha1.RouterStatus{
 		PodUID: types.UID(podUID), Version: version, ObservedGeneration: generation,
 		ReadyWorkers: int32(f.Facts.Ready), BusyWorkers: int32(f.Busy), Sessions: int32(f.Sessions),
-		Drained: f.Drained, SessionsLost: int64(f.SessionsLost),
+		Drained: f.Drained, SessionsLost: int64(f.SessionsLost), RecycleCompleted: recycled,
 	}
 	for _, s := range f.Slots {
 		w := v1alpha1.WorkerStatus{

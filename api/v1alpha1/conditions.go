@@ -18,6 +18,9 @@ const (
 	ConditionAdapterLoaded = "AdapterLoaded"
 	// ConditionDraining: no new sessions; bound ones end by a deadline. Absent when not draining.
 	ConditionDraining = "Draining"
+	// ConditionRecycling (pool): workers are replaced because the annotation snakepit.dev/recycle asks for it. False when it cannot be read.
+	// Absent when there is nothing to say.
+	ConditionRecycling = "Recycling"
 )
 
 // Reasons of conditions.
@@ -67,6 +70,10 @@ const (
 	ReasonReplacing = "Replacing"
 	// ReasonDraining: running calls and bound sessions have until the deadline.
 	ReasonDraining = "Draining"
+	// ReasonRecycling: workers are replaced by fresh processes, one at a time.
+	ReasonRecycling = "Recycling"
+	// ReasonRecycleRequestInvalid: the annotation snakepit.dev/recycle cannot be read; the message says how to write it.
+	ReasonRecycleRequestInvalid = "RecycleRequestInvalid"
 	// ReasonTerminating: the object is being deleted; the message says what is left, since when, and how to force.
 	ReasonTerminating = "Terminating"
 	// ReasonNameTaken: a child's name is used by an object of another owner.
@@ -95,4 +102,5 @@ const (
 	EventPodCreated     = "PodCreated"
 	EventPodDeleted     = "PodDeleted"
 	EventNameTaken      = "NameTaken"
+	EventRecycled       = "WorkersRecycled"
 )

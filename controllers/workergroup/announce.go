@@ -55,6 +55,9 @@ func (r *Reconciler) announce(group *v1alpha1.WorkerGroup) {
 				"worker %s/%d ended and was replaced: %s", pod, w.Slot, orElse(w.LastError, "no cause known"))
 		}
 	}
+	if id := router.RecycleCompleted; id != "" && id != was.RecycleCompleted {
+		r.event(pool, group, corev1.EventTypeNormal, v1alpha1.EventRecycled, "RecycleWorkers", "recycle request %q is complete in pod %s", id, pod)
+	}
 	if lost := router.SessionsLost - was.SessionsLost; lost > 0 {
 		r.event(pool, group, corev1.EventTypeWarning, v1alpha1.EventSessionLost, "EndSessions", "%d sessions were lost in pod %s", lost, pod)
 	}

@@ -33,6 +33,12 @@ func TestAnnounce(t *testing.T) {
 		{func(*v1alpha1.RouterStatus) {}, nil},
 		{func(s *v1alpha1.RouterStatus) { s.ReadyWorkers, s.Workers[1].Restarts, s.SessionsLost = 1, 1, 3 }, []string{"Warning WorkerCrashed", "Warning SessionLost"}},
 		{func(s *v1alpha1.RouterStatus) { s.Workers[1].Restarts, s.SessionsLost = 1, 3 }, []string{"Normal WorkerStarted"}},
+		{func(s *v1alpha1.RouterStatus) {
+			s.Workers[1].Restarts, s.SessionsLost, s.RecycleCompleted = 1, 3, "leak: 1"
+		}, []string{"Normal WorkersRecycled"}},
+		{func(s *v1alpha1.RouterStatus) {
+			s.Workers[1].Restarts, s.SessionsLost, s.RecycleCompleted = 1, 3, "leak: 1"
+		}, nil},
 		{func(s *v1alpha1.RouterStatus) { s.PodUID = "q"; s.SessionsLost = 99 }, nil}, // another pod's router: not the group's
 		{func(s *v1alpha1.RouterStatus) { s.Workers[1].Restarts, s.SessionsLost = 1, 3 }, nil},
 	} {

@@ -133,6 +133,20 @@ func (f *facts) available(pool *v1alpha1.WorkerPool) verdict {
 	return verdict{false, v1alpha1.ReasonWorkersStarting, fmt.Sprintf("%d of %d workers not ready", missing, want)}
 }
 
+// recycling says what became of the annotation that asks for fresh processes; no reason when there is nothing to say.
+func recycling(obs *observation, f facts) verdict {
+	request, err := resources.RecycleRequest(obs.pool)
+	switch {
+	case obs.pool.DeletionTimestamp != nil:
+		return verdict{}
+	case err != nil:
+		return verdict{false, v1alpha1.ReasonRecycleRequestInvalid, err.Error()}
+	case request == nil || f.active == nil || !trusted(f.active) || f.active.Status.Router.RecycleCompleted == request.ID:
+		return verdict{}
+	}
+	return verdict{true, v1alpha1.ReasonRecycling, fmt.Sprintf("request %q: workers of group %s are replaced one at a time", request.ID, f.active.Name)}
+}
+
 // readiness is Ready: router up and enough workers available. A pool that was Ready for this generation stays so for a few seconds.
 func (f *facts) readiness(pool *v1alpha1.WorkerPool, set *conditions.Set, available verdict, now time.Time) (verdict, time.Time) {
 	switch {

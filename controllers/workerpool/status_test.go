@@ -162,3 +162,32 @@ func TestStatusIsComputedAnew(t *testing.T) {
 		}
 	}
 }
+
+func TestRecycling(t *testing.T) {
+	asks := func(text string) func(*observation) {
+		return func(o *observation) { o.pool.Annotations = map[string]string{v1alpha1.AnnotationRecycle: text} }
+	}
+	completed := func(o *observation) { o.groups[0].Status.Router.RecycleCompleted = "leak: 1" }
+	for _, c := range []struct {
+		name  string
+		edits []func(*observation)
+		want  string
+	}{
+		{"nothing asked", nil, ""},
+		{"under way", []func(*observation){asks("leak: 1")}, `True/Recycling: request "leak: 1"`},
+		{"complete", []func(*observation){asks("leak: 1"), completed}, ""},
+		{"another one", []func(*observation){asks("leak: 2"), completed}, `True/Recycling: request "leak: 2"`},
+		{"no router to tell", []func(*observation){asks("leak: 1"), routerDown}, ""},
+		{"cannot be read", []func(*observation){asks("leak: x"), completed}, `False/RecycleRequestInvalid: annotation snakepit.dev/recycle "leak: x" has no list`},
+		{"deleting", []func(*observation){asks("leak: x"), deleting}, ""},
+	} {
+		got, _ := computeStatus(look(t, c.edits...), now)
+		have := ""
+		if cond := meta.FindStatusCondition(got.Conditions, v1alpha1.ConditionRecycling); cond != nil {
+			have = string(cond.Status) + "/" + cond.Reason + ": " + cond.Message
+		}
+		if !strings.HasPrefix(have, c.want) || (have == "") != (c.want == "") {
+			t.Errorf("%s: %q, want %q", c.name, have, c.want)
+		}
+	}
+}

@@ -77,6 +77,8 @@ type Facts struct {
 	Wanted, Ready, Busy, Queued, Running, Sessions int
 	Draining, Drained, Recovered                   bool
 	CrashLooping                                   bool
+	RecycleRequest                                 string    // the latest one
+	RecycleLeft                                    int       // workers that it still asks for
 	Lost                                           [4]uint64 // by LossCauses
 }
 

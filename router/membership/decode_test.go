@@ -78,6 +78,7 @@ func TestBadFilesSayWhatToDo(t *testing.T) {
 		"pairs":            {"workers: 1\ncrash: {backoff: 1m}\nheartbeat: {interval: 30s}\n", []string{"2 bad", "lower backoff, or raise maxBackoff", "raise timeout, or lower interval"}},
 		"amounts":          {"workers: 1\nrecycle: {maxMemory: 1Ki, maxAge: 0s}\n", []string{"recycle.maxMemory", "must be between 1Mi and 16Ti", "recycle.maxAge"}},
 		"no amount":        {"workers: 1\nrecycle: {maxMemory: much}\n", []string{"recycle.maxMemory", "must be an amount such as 500Mi"}},
+		"request":          {"workers: 1\nrecycleRequest: {slots: [1, 256]}\n", []string{"recycleRequest.id: Required", "recycleRequest.slots[1]", "between 0 and 255"}},
 		"parts of entries": {"workers: 1\nqueue: {shares: [{tenant: a}]}\n", []string{"queue.shares[0].weight: Required"}},
 		"no list":          {"workers: 1\nqueue: {shares: {a: 1}}\n", []string{"queue.shares", "must be a list"}},
 		"template":         {"workers: 1\ntemplate: {spec: {nodeSelctor: {a: b}}}\n", []string{`unknown field "template.spec.nodeSelctor"`}},

@@ -77,6 +77,7 @@ const (
 	integer       // min and max are inclusive
 	text          // min and max count characters
 	texts         // max counts entries; textMax bounds each
+	integers      // textMax counts entries; min and max bound each
 	list          // of objects; max counts them, entries are the limits of their fields
 	duration      // min and max are nanoseconds
 	moment        // RFC 3339
@@ -119,6 +120,9 @@ var limits = []limit{
 	{path: "drainRequest.startedAt", kind: moment, required: true},
 	{path: "drainRequest.deadline", kind: moment, required: true},
 	{path: "drainRequest.cause", kind: text, max: 63, required: true},
+	{path: "recycleRequest", kind: object},
+	{path: "recycleRequest.id", kind: text, min: 1, max: 128, required: true},
+	{path: "recycleRequest.slots", kind: integers, min: 0, max: 255, textMax: 256},
 	{path: "sessions", kind: object},
 	{path: "sessions.affinity", kind: text, max: anyLength, values: []string{"Hint", "StrictQueue", "StrictFailFast"}},
 	{path: "sessions.creation", kind: text, max: anyLength, values: []string{"Explicit", "Implicit"}},
@@ -257,6 +261,8 @@ func (l limit) check(at *field.Path, value any) *field.Error {
 		return l.checkText(at, value)
 	case texts:
 		return l.checkTexts(at, value)
+	case integers:
+		return l.checkIntegers(at, value)
 	case list:
 		return l.checkList(at, value)
 	}
@@ -297,6 +303,22 @@ func (l limit) checkTexts(at *field.Path, value any) *field.Error {
 	}
 	for i, entry := range entries {
 		if problem := (limit{kind: text, max: l.textMax}).checkText(at.Index(i), entry); problem != nil {
+			return problem
+		}
+	}
+	return nil
+}
+
+func (l limit) checkIntegers(at *field.Path, value any) *field.Error {
+	entries, ok := value.([]any)
+	if !ok {
+		return field.TypeInvalid(at, shown(value), "must be a list of whole numbers")
+	}
+	if int64(len(entries)) > l.textMax {
+		return field.TooMany(at, len(entries), int(l.textMax))
+	}
+	for i, entry := range entries {
+		if problem := (limit{kind: integer, min: l.min, max: l.max}).check(at.Index(i), entry); problem != nil {
 			return problem
 		}
 	}

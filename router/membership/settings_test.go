@@ -184,6 +184,11 @@ func TestLimitsAreThoseOfTheCRD(t *testing.T) {
 			if !found || int64(low) != l.min || int64(high) != l.max {
 				t.Errorf("%s: CRD %v to %v (found %v), table %v to %v", path, low, high, found, time.Duration(l.min), time.Duration(l.max))
 			}
+		case integers:
+			items := field["items"].(map[string]any)
+			if number(field, "maxItems", anyLength) != l.textMax || number(items, "minimum", math.MinInt64) != l.min || number(items, "maximum", math.MaxInt64) != l.max {
+				t.Errorf("%s: list limits differ", path)
+			}
 		case list:
 			if number(field, "maxItems", anyLength) != l.max {
 				t.Errorf("%s: list limits differ", path)
