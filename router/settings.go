@@ -15,6 +15,9 @@ import (
 // stopGrace is the time between SIGTERM and SIGKILL of a worker that is no longer wanted: its sessions have ended by then.
 const stopGrace = 5 * time.Second
 
+// prefetchBelow is the average run of a call below which its worker is sent one more: where the way to the router and back is a good part of it.
+const prefetchBelow = 2 * time.Millisecond
+
 // settingsOf translates a spec. alone: there is no group beside this router, so that it is the only one.
 func settingsOf(spec v1alpha1.WorkerGroupSpec, podUID string, alone bool) upstream.Settings {
 	membership.Default(&spec)
@@ -48,12 +51,13 @@ func settingsOf(spec v1alpha1.WorkerGroupSpec, podUID string, alone bool) upstre
 			MaxRestarts: int(spec.Crash.MaxRestarts), Window: duration(spec.Crash.Window), Quarantine: duration(spec.Crash.Quarantine),
 			ExposeMessages: spec.Crash.ExposeMessages,
 		},
-		Recycle:     recycleOf(&spec.Recycle),
-		MaxMessage:  int(spec.Calls.MaxMessageBytes),
-		Wanted:      int(spec.Workers),
-		StartMethod: methodOf(spec.Startup.Method),
-		Sole:        alone || own,
-		Standby:     !alone && spec.PodUID != "" && !own,
+		Recycle:       recycleOf(&spec.Recycle),
+		PrefetchBelow: prefetchBelow,
+		MaxMessage:    int(spec.Calls.MaxMessageBytes),
+		Wanted:        int(spec.Workers),
+		StartMethod:   methodOf(spec.Startup.Method),
+		Sole:          alone || own,
+		Standby:       !alone && spec.PodUID != "" && !own,
 	}
 	if spec.DrainRequest != nil {
 		s.DrainBy = spec.DrainRequest.Deadline.Time

@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -34,7 +35,7 @@ func TestAdapterLoaded(t *testing.T) {
 			metav1.ConditionFalse, v1alpha1.ReasonThreadSafetyNotDeclared, []string{place, "thread_safe = True", "or remove profile and slots"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := adapterLoaded(upstream.Facts{Adapter: c.state}, "pod-0", 3)
+			got := adapterLoaded(upstream.Facts{Adapter: c.state}, identity{name: "pod-0"}, 3)
 			if got.Status != c.status || got.Reason != c.reason || got.ObservedGeneration != 3 {
 				t.Errorf("%+v, want %s/%s of generation 3", got, c.status, c.reason)
 			}
@@ -73,10 +74,37 @@ func TestWorkersReady(t *testing.T) {
 			f := upstream.Facts{Slots: slots}
 			f.Wanted, f.Facts.Ready = 3, 1
 			c.facts(&f)
-			got := workersReady(f, "pod-0", 3)
+			got := workersReady(f, identity{name: "pod-0"}, 3)
 			if got.Status != c.status || got.Reason != c.reason || !strings.Contains(got.Message, c.says) || len(got.Message) > maxMessage {
 				t.Errorf("%+v, want %s/%s: %s", got, c.status, c.reason, c.says)
 			}
 		})
+	}
+}
+
+// What exceptions said is shown only where the pool allows it, and the command stays readable behind it.
+func TestExposedMessages(t *testing.T) {
+	said := strings.Repeat("secret ", 40)
+	f := upstream.Facts{
+		Failing: 1,
+		Slots: []upstream.SlotFacts{{Slot: 3, State: "Failed", Restarts: 2, LastError: "EXITED exit code 1",
+			LastExit: upstream.Exit{Cause: "EXITED", Code: 1, Output: said, At: time.Unix(1000, 5)}}, {Slot: 4, State: "Ready", Nonce: 7}},
+		Adapter: &bridgev1.AdapterState{Phase: bridgev1.AdapterPhase_ADAPTER_PHASE_FAILED, ErrorType: "ValueError", ErrorPlace: "app.py:3", ErrorMessage: said},
+	}
+	f.Wanted = 2
+	for _, expose := range []bool{false, true} {
+		got := statusOf(f, identity{"uid", "pod-0", expose}, "r", 3)
+		for _, c := range got.Conditions {
+			if strings.Contains(c.Message, "secret") != expose || !strings.HasSuffix(c.Message, "(kubectl logs pod-0 -c worker)") || len(c.Message) > maxMessage {
+				t.Errorf("exposed %v: %d bytes: %s", expose, len(c.Message), c.Message)
+			}
+		}
+		exit := got.Router.Workers[0].LastExit
+		if exit.Reason != v1alpha1.ExitExited || exit.ExitCode != 1 || exit.At.Unix() != 1000 || (exit.LastOutput == said) != expose {
+			t.Errorf("exposed %v: %+v", expose, exit)
+		}
+		if got.Router.Workers[1].LastExit != nil || got.Router.RecycleCompleted != "r" {
+			t.Errorf("%+v", got.Router)
+		}
 	}
 }

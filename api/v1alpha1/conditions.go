@@ -92,6 +92,9 @@ const (
 const (
 	EventWorkerStarted  = "WorkerStarted"
 	EventWorkerCrashed  = "WorkerCrashed"
+	EventWorkerStuck    = "WorkerStuck"
+	EventWorkerTimedOut = "WorkerTimedOut"
+	EventWorkerOOM      = "WorkerOutOfMemory"
 	EventSessionLost    = "SessionLost"
 	EventDrainStarted   = "DrainStarted"
 	EventDrainTimeout   = "DrainTimeout"

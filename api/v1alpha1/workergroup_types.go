@@ -209,6 +209,10 @@ type WorkerStatus struct {
 	// +kubebuilder:validation:MaxLength=256
 	// +optional
 	LastError string `json:"lastError,omitempty"`
+
+	// lastExit says how the last process in this slot ended, for programs.
+	// +optional
+	LastExit *WorkerExit `json:"lastExit,omitempty"`
 }
 
 // WorkerGroupList is a list of groups.

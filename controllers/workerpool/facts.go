@@ -126,8 +126,12 @@ func (f *facts) available(pool *v1alpha1.WorkerPool) verdict {
 	}
 	for _, w := range f.active.Status.Router.Workers {
 		if w.State == v1alpha1.WorkerFailed && w.LastError != "" {
+			why := w.LastError
+			if w.LastExit != nil && w.LastExit.Reason.NextStep() != "" {
+				why += "; " + w.LastExit.Reason.NextStep()
+			}
 			return verdict{false, v1alpha1.ReasonWorkersFailing, fmt.Sprintf("%d of %d workers not ready: worker %s/%d: %s (kubectl logs %s -c %s)",
-				missing, want, f.active.Status.PodName, w.Slot, w.LastError, f.active.Status.PodName, v1alpha1.WorkerContainer)}
+				missing, want, f.active.Status.PodName, w.Slot, why, f.active.Status.PodName, v1alpha1.WorkerContainer)}
 		}
 	}
 	return verdict{false, v1alpha1.ReasonWorkersStarting, fmt.Sprintf("%d of %d workers not ready", missing, want)}

@@ -84,6 +84,9 @@ func TestStatus(t *testing.T) {
 		{name: "workers fail", edits: []func(*observation){fewer, func(o *observation) {
 			o.groups[0].Status.Router.Workers[1] = v1alpha1.WorkerStatus{Slot: 1, State: v1alpha1.WorkerFailed, LastError: "ValueError, app.py:9"}
 		}}, ready: "False/WorkersFailing", reconciling: "True/Progressing", summary: "1/2", message: "/1: ValueError, app.py:9 (kubectl logs"},
+		{name: "a worker is stuck", edits: []func(*observation){fewer, func(o *observation) {
+			o.groups[0].Status.Router.Workers[1] = v1alpha1.WorkerStatus{Slot: 1, State: v1alpha1.WorkerFailed, LastError: "STUCK signal 9", LastExit: &v1alpha1.WorkerExit{Reason: v1alpha1.ExitStuck}}
+		}}, ready: "False/WorkersFailing", reconciling: "True/Progressing", summary: "1/2", message: "/1: STUCK signal 9; it gave no sign of life and used no CPU time; its stacks are in the log (kubectl logs"},
 		{name: "the router lags", edits: []func(*observation){func(o *observation) { o.groups[0].Generation = 3 }}, ready: "True/WorkersReady", reconciling: "True/Progressing", summary: "2/2"},
 		{name: "an old router's word", edits: []func(*observation){func(o *observation) { o.groups[0].Spec.PodUID = "q" }}, ready: "False/RouterStarting", reconciling: "True/Progressing", summary: "0/2"},
 		{name: "none wanted", edits: []func(*observation){func(o *observation) {

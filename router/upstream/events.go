@@ -104,7 +104,7 @@ func (p *Pool) WorkerExited(w *bridge.Worker, exit *bridgev1.WorkerExited) {
 	f := &p.slots[w.ID.Slot]
 	if cause != "STOPPED" {
 		f.restarts++
-		f.lastError = describeExit(exit)
+		f.lastError, f.lastExit = describeExit(exit), exitOf(cause, exit, p.now())
 		f.failing = !l.wasUp
 	}
 	if c := l.opening; c != nil { // its connection is not read to the end any more

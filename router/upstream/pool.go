@@ -59,6 +59,7 @@ type Pool struct {
 type slotFacts struct {
 	restarts  int
 	lastError string
+	lastExit  Exit
 	failing   bool      // the last process ended before it was ready
 	brokeAt   time.Time // when the last process's connection broke; zero once a replacement is ready
 }
