@@ -49,6 +49,8 @@ const (
 	ReasonCallTimeout         Reason = "CALL_TIMEOUT"
 	ReasonDraining            Reason = "DRAINING"
 	ReasonMessageTooLarge     Reason = "MESSAGE_TOO_LARGE"
+	ReasonCancelled           Reason = "CANCELLED"
+	ReasonInternal            Reason = "INTERNAL"
 )
 
 // Execution says whether user code may have run.
@@ -80,6 +82,8 @@ var reasonCodes = map[Reason]codes.Code{
 	ReasonCallTimeout:         codes.DeadlineExceeded,
 	ReasonDraining:            codes.Unavailable,
 	ReasonMessageTooLarge:     codes.ResourceExhausted,
+	ReasonCancelled:           codes.Canceled,
+	ReasonInternal:            codes.Internal,
 }
 
 // Failure is why a call did not go well, before it becomes a gRPC status.

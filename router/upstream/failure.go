@@ -18,7 +18,7 @@ import (
 
 // Reasons beside those of the front, for what should not happen.
 const (
-	reasonInternal front.Reason = "INTERNAL"
+	reasonInternal = front.ReasonInternal
 )
 
 func badToken(why string) *front.Failure {
@@ -180,7 +180,7 @@ func (c *call) finished(end *bridge.End, late bool, a front.Answer) *front.Failu
 	return adapterFailure(code, end.Info, a)
 }
 
-const reasonCancelled front.Reason = "CANCELLED"
+const reasonCancelled = front.ReasonCancelled
 
 // adapterFailure passes on what the adapter, or its runtime, said.
 func adapterFailure(code codes.Code, info *bridgev1.FinishInfo, a front.Answer) *front.Failure {
