@@ -49,6 +49,8 @@ type router struct {
 	report     func(membership.Facts)
 	generation atomic.Int64
 	drainFor   atomic.Int64 // spec.drain.timeout
+	expose     atomic.Bool  // spec.crash.exposeMessages
+	recycling  recycling
 	followed   chan struct{}
 	once       sync.Once
 }
@@ -98,8 +100,10 @@ func (r *router) follow() error {
 // Adopt implements membership.Adopter.
 func (r *router) Adopt(group *v1alpha1.WorkerGroup, stale bool) {
 	s := settingsOf(group.Spec, r.options.podUID, r.options.config != "")
+	s.RecycleRequest = r.recycling.adopt(group, r.options.podUID, stale)
 	r.generation.Store(group.Generation)
 	r.drainFor.Store(int64(s.Dispatch.DrainTimeout))
+	r.expose.Store(s.ExposeMessages)
 	r.pool.SetSettings(s)
 	r.log.Info("following the group", "generation", group.Generation, "workers", s.Wanted, "stale", stale, "standby", s.Standby)
 	r.once.Do(func() { close(r.followed) })
@@ -225,6 +229,7 @@ func (r *router) watch(ctx context.Context) error {
 		}
 		f := r.pool.Facts()
 		r.front.SetServing(f.Facts.Ready > 0)
-		r.report(statusOf(f, r.options.podUID, r.options.podName, r.generation.Load()))
+		pod := identity{r.options.podUID, r.options.podName, r.expose.Load()}
+		r.report(statusOf(f, pod, r.recycling.report(f), r.generation.Load()))
 	}
 }

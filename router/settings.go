@@ -7,7 +7,9 @@ import (
 
 	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/router/bridge"
 	"github.com/snakepit-k8s/snakepit/router/dispatch"
+	"github.com/snakepit-k8s/snakepit/router/dispatch/crash"
 	"github.com/snakepit-k8s/snakepit/router/membership"
 	"github.com/snakepit-k8s/snakepit/router/upstream"
 )
@@ -29,6 +31,8 @@ func settingsOf(spec v1alpha1.WorkerGroupSpec, podUID string, alone bool) upstre
 			PerSession:   int(spec.Queue.PerSession),
 			QueueTimeout: duration(spec.Queue.Timeout),
 			DrainTimeout: duration(spec.Drain.Timeout),
+			Shares:       sharesOf(spec.Queue.Shares),
+			Crash:        crash.Limits{MaxRestarts: int(spec.Crash.MaxRestarts), Window: duration(spec.Crash.Window)},
 		},
 		CallTimeout:       duration(spec.Calls.Timeout),
 		KillAfter:         duration(spec.Calls.KillAfter),
@@ -36,23 +40,21 @@ func settingsOf(spec v1alpha1.WorkerGroupSpec, podUID string, alone bool) upstre
 		StreamIdleTimeout: duration(spec.Calls.StreamIdleTimeout),
 		StartupTimeout:    duration(spec.Startup.Timeout),
 		StopGrace:         stopGrace,
-		Shares:            sharesOf(spec.Queue.Shares),
 		BatchSize:         int(spec.Startup.BatchSize),
 		BatchInterval:     duration(spec.Startup.BatchInterval),
-		Heartbeat: upstream.Heartbeat{
+		Heartbeat: bridge.Heartbeat{
 			Interval: duration(spec.Heartbeat.Interval), Timeout: duration(spec.Heartbeat.Timeout), Missed: int(spec.Heartbeat.Missed),
 		},
-		Backoff:    duration(spec.Crash.Backoff),
-		MaxBackoff: duration(spec.Crash.MaxBackoff),
-		Crash: upstream.Crash{
-			MaxRestarts: int(spec.Crash.MaxRestarts), Window: duration(spec.Crash.Window), Quarantine: duration(spec.Crash.Quarantine),
-			ExposeMessages: spec.Crash.ExposeMessages,
-		},
-		MaxMessage:  int(spec.Calls.MaxMessageBytes),
-		Wanted:      int(spec.Workers),
-		StartMethod: methodOf(spec.Startup.Method),
-		Sole:        alone || own,
-		Standby:     !alone && spec.PodUID != "" && !own,
+		Backoff:        duration(spec.Crash.Backoff),
+		MaxBackoff:     duration(spec.Crash.MaxBackoff),
+		Quarantine:     quarantineOf(spec.Crash.Quarantine),
+		ExposeMessages: spec.Crash.ExposeMessages,
+		Recycle:        recycleOf(&spec.Recycle),
+		MaxMessage:     int(spec.Calls.MaxMessageBytes),
+		Wanted:         int(spec.Workers),
+		StartMethod:    methodOf(spec.Startup.Method),
+		Sole:           alone || own,
+		Standby:        !alone && spec.PodUID != "" && !own,
 	}
 	if spec.DrainRequest != nil {
 		s.DrainBy = spec.DrainRequest.Deadline.Time
@@ -64,6 +66,14 @@ func settingsOf(spec v1alpha1.WorkerGroupSpec, podUID string, alone bool) upstre
 func duration(d *metav1.Duration) time.Duration {
 	if d == nil {
 		return 0
+	}
+	return d.Duration
+}
+
+// quarantineOf says never for 0, where the pool says default for it.
+func quarantineOf(d *metav1.Duration) time.Duration {
+	if d.Duration == 0 {
+		return -1
 	}
 	return d.Duration
 }
@@ -94,4 +104,14 @@ func sharesOf(list []v1alpha1.TenantShare) map[string]int {
 		shares[s.Tenant] = int(s.Weight)
 	}
 	return shares
+}
+
+func recycleOf(r *v1alpha1.RecycleSettings) dispatch.Recycle {
+	limits := dispatch.Recycle{
+		MaxAge: duration(r.MaxAge), MaxRequests: uint64(r.MaxRequests), Jitter: float64(*r.Jitter) / 100, Deadline: duration(r.Deadline),
+	}
+	if r.MaxMemory != nil {
+		limits.MaxMemory = uint64(r.MaxMemory.Value())
+	}
+	return limits
 }

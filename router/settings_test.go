@@ -5,7 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"k8s.io/utils/ptr"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/router/upstream"
@@ -26,13 +29,18 @@ func TestEachSettingIsTranslated(t *testing.T) {
 		"calls.streamTimeout":     {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.StreamTimeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.StreamTimeout = time.Hour }},
 		"calls.streamIdleTimeout": {func(s *v1alpha1.WorkerGroupSpec) { s.Calls.StreamIdleTimeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.StreamIdleTimeout = time.Hour }},
 		"queue.maxLength":         {func(s *v1alpha1.WorkerGroupSpec) { s.Queue.MaxLength = 9 }, func(u *upstream.Settings) { u.Dispatch.MaxLength = 9 }},
-		"queue.shares":            {func(s *v1alpha1.WorkerGroupSpec) { s.Queue.Shares = []v1alpha1.TenantShare{{Tenant: "a", Weight: 3}} }, func(u *upstream.Settings) { u.Shares = map[string]int{"a": 3} }},
-		"crash.maxRestarts":       {func(s *v1alpha1.WorkerGroupSpec) { s.Crash.MaxRestarts = 3 }, func(u *upstream.Settings) { u.Crash.MaxRestarts = 3 }},
-		"crash.window":            {func(s *v1alpha1.WorkerGroupSpec) { s.Crash.Window = lasting(time.Hour) }, func(u *upstream.Settings) { u.Crash.Window = time.Hour }},
+		"queue.shares":            {func(s *v1alpha1.WorkerGroupSpec) { s.Queue.Shares = []v1alpha1.TenantShare{{Tenant: "a", Weight: 3}} }, func(u *upstream.Settings) { u.Dispatch.Shares = map[string]int{"a": 3} }},
+		"crash.maxRestarts":       {func(s *v1alpha1.WorkerGroupSpec) { s.Crash.MaxRestarts = 3 }, func(u *upstream.Settings) { u.Dispatch.Crash.MaxRestarts = 3 }},
+		"crash.window":            {func(s *v1alpha1.WorkerGroupSpec) { s.Crash.Window = lasting(time.Hour) }, func(u *upstream.Settings) { u.Dispatch.Crash.Window = time.Hour }},
 		"crash.backoff":           {func(s *v1alpha1.WorkerGroupSpec) { s.Crash.Backoff = lasting(2 * time.Second) }, func(u *upstream.Settings) { u.Backoff = 2 * time.Second }},
 		"crash.maxBackoff":        {func(s *v1alpha1.WorkerGroupSpec) { s.Crash.MaxBackoff = lasting(time.Hour) }, func(u *upstream.Settings) { u.MaxBackoff = time.Hour }},
-		"crash.quarantine":        {func(s *v1alpha1.WorkerGroupSpec) { s.Crash.Quarantine = lasting(0) }, func(u *upstream.Settings) { u.Crash.Quarantine = 0 }},
-		"crash.exposeMessages":    {func(s *v1alpha1.WorkerGroupSpec) { s.Crash.ExposeMessages = true }, func(u *upstream.Settings) { u.Crash.ExposeMessages = true }},
+		"crash.quarantine":        {func(s *v1alpha1.WorkerGroupSpec) { s.Crash.Quarantine = lasting(0) }, func(u *upstream.Settings) { u.Quarantine = -1 }},
+		"crash.exposeMessages":    {func(s *v1alpha1.WorkerGroupSpec) { s.Crash.ExposeMessages = true }, func(u *upstream.Settings) { u.ExposeMessages = true }},
+		"recycle.maxAge":          {func(s *v1alpha1.WorkerGroupSpec) { s.Recycle.MaxAge = lasting(time.Hour) }, func(u *upstream.Settings) { u.Recycle.MaxAge = time.Hour }},
+		"recycle.maxRequests":     {func(s *v1alpha1.WorkerGroupSpec) { s.Recycle.MaxRequests = 3 }, func(u *upstream.Settings) { u.Recycle.MaxRequests = 3 }},
+		"recycle.maxMemory":       {func(s *v1alpha1.WorkerGroupSpec) { s.Recycle.MaxMemory = ptr.To(resource.MustParse("2Mi")) }, func(u *upstream.Settings) { u.Recycle.MaxMemory = 2 << 20 }},
+		"recycle.jitter":          {func(s *v1alpha1.WorkerGroupSpec) { s.Recycle.Jitter = ptr.To[int32](0) }, func(u *upstream.Settings) { u.Recycle.Jitter = 0 }},
+		"recycle.deadline":        {func(s *v1alpha1.WorkerGroupSpec) { s.Recycle.Deadline = lasting(time.Hour) }, func(u *upstream.Settings) { u.Recycle.Deadline = time.Hour }},
 		"drain.timeout":           {func(s *v1alpha1.WorkerGroupSpec) { s.Drain.Timeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.Dispatch.DrainTimeout = time.Hour }},
 		"startup.timeout":         {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.Timeout = lasting(time.Hour) }, func(u *upstream.Settings) { u.StartupTimeout = time.Hour }},
 		"startup.batchSize":       {func(s *v1alpha1.WorkerGroupSpec) { s.Startup.BatchSize = 3 }, func(u *upstream.Settings) { u.BatchSize = 3 }},

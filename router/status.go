@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -14,12 +15,18 @@ import (
 	"github.com/snakepit-k8s/snakepit/router/upstream"
 )
 
+// identity is the pod that the status is about, and whether it may show what exceptions said (crash.exposeMessages).
+type identity struct {
+	uid, name string
+	expose    bool
+}
+
 // statusOf words what the router sees for the group's status.
-func statusOf(f upstream.Facts, podUID, podName string, generation int64) membership.Facts {
+func statusOf(f upstream.Facts, pod identity, recycled string, generation int64) membership.Facts {
 	status := v1alpha1.RouterStatus{
-		PodUID: types.UID(podUID), Version: version, ObservedGeneration: generation,
+		PodUID: types.UID(pod.uid), Version: version, ObservedGeneration: generation,
 		ReadyWorkers: int32(f.Facts.Ready), BusyWorkers: int32(f.Busy), Sessions: int32(f.Sessions),
-		Drained: f.Drained, SessionsLost: int64(f.SessionsLost),
+		Drained: f.Drained, SessionsLost: int64(f.SessionsLost), RecycleCompleted: recycled,
 	}
 	for _, s := range f.Slots {
 		w := v1alpha1.WorkerStatus{
@@ -28,18 +35,41 @@ func statusOf(f upstream.Facts, podUID, podName string, generation int64) member
 		if s.Nonce != 0 {
 			w.Incarnation = fmt.Sprintf("%016x", s.Nonce)
 		}
+		w.LastExit = lastExit(s.LastExit, pod.expose)
 		status.Workers = append(status.Workers, w)
 	}
 	return membership.Facts{Router: status, Conditions: []metav1.Condition{
-		workersReady(f, podName, generation), adapterLoaded(f, podName, generation),
+		workersReady(f, pod, generation), adapterLoaded(f, pod, generation),
 	}}
+}
+
+// lastExit is nil when no process ended yet.
+func lastExit(e upstream.Exit, expose bool) *v1alpha1.WorkerExit {
+	if e.Cause == "" {
+		return nil
+	}
+	exit := &v1alpha1.WorkerExit{Reason: v1alpha1.ExitReason(e.Cause), ExitCode: int32(e.Code), Signal: int32(e.Signal), At: metav1.NewTime(e.At.Truncate(time.Second))}
+	if expose {
+		exit.LastOutput = e.Output
+	}
+	return exit
+}
+
+// maxSaid bounds what an exception said, in bytes, so that the command behind it stays within a message.
+const maxSaid = 80
+
+func cut(said string) string {
+	if len(said) > maxSaid {
+		return strings.ToValidUTF8(said[:maxSaid], "") + "…"
+	}
+	return said
 }
 
 func condition(kind string, generation int64, ok metav1.ConditionStatus, reason, message string) metav1.Condition {
 	return metav1.Condition{Type: kind, Status: ok, ObservedGeneration: generation, Reason: reason, Message: message}
 }
 
-func workersReady(f upstream.Facts, podName string, generation int64) metav1.Condition {
+func workersReady(f upstream.Facts, pod identity, generation int64) metav1.Condition {
 	is := func(ok metav1.ConditionStatus, reason, message string) metav1.Condition {
 		return condition(v1alpha1.ConditionWorkersReady, generation, ok, reason, message)
 	}
@@ -47,22 +77,43 @@ func workersReady(f upstream.Facts, podName string, generation int64) metav1.Con
 	switch {
 	case f.Draining:
 		return is(metav1.ConditionFalse, v1alpha1.ReasonDraining, "the group drains; no new sessions")
+	case f.CrashLooping:
+		return is(metav1.ConditionFalse, v1alpha1.ReasonCrashLooping, "workers die again and again"+lastDeath(f, pod))
 	case f.Wanted == 0:
 		return is(metav1.ConditionTrue, v1alpha1.ReasonScaledToZero, "no worker is wanted")
 	case f.Facts.Ready >= f.Wanted:
 		return is(metav1.ConditionTrue, v1alpha1.ReasonWorkersReady, ready)
 	case f.Failing > 0:
-		for _, s := range f.Slots {
-			if s.LastError != "" && s.State != string(v1alpha1.WorkerReady) {
-				return is(metav1.ConditionFalse, v1alpha1.ReasonWorkersFailing, fmt.Sprintf(
-					"%s: worker %s/%d: %s (%s)", ready, podName, s.Slot, s.LastError, logsOf(podName)))
-			}
+		if death := lastDeath(f, pod); death != "" {
+			return is(metav1.ConditionFalse, v1alpha1.ReasonWorkersFailing, ready+death)
 		}
 	}
 	return is(metav1.ConditionFalse, v1alpha1.ReasonWorkersStarting, ready)
 }
 
-func adapterLoaded(f upstream.Facts, podName string, generation int64) metav1.Condition {
+// lastDeath names a worker that is not ready after its last process died, or else any that died, why, and where to read the rest; empty when
+// none did.
+func lastDeath(f upstream.Facts, pod identity) string {
+	died := -1
+	for i, s := range f.Slots {
+		if s.LastError == "" {
+			continue
+		}
+		if died < 0 || f.Slots[died].State == string(v1alpha1.WorkerReady) && s.State != string(v1alpha1.WorkerReady) {
+			died = i
+		}
+	}
+	if died < 0 {
+		return ""
+	}
+	what := f.Slots[died].LastError
+	if said := f.Slots[died].LastExit.Output; pod.expose && said != "" {
+		what += ": " + cut(said)
+	}
+	return fmt.Sprintf(": worker %s/%d: %s (%s)", pod.name, f.Slots[died].Slot, what, logsOf(pod.name))
+}
+
+func adapterLoaded(f upstream.Facts, pod identity, generation int64) metav1.Condition {
 	is := func(ok metav1.ConditionStatus, reason, message string) metav1.Condition {
 		return condition(v1alpha1.ConditionAdapterLoaded, generation, ok, reason, message)
 	}
@@ -73,20 +124,23 @@ func adapterLoaded(f upstream.Facts, podName string, generation int64) metav1.Co
 		}
 		return is(metav1.ConditionTrue, v1alpha1.ReasonAdapterLoaded, "the adapter was imported")
 	case bridgev1.AdapterPhase_ADAPTER_PHASE_FAILED:
-		return adapterFailed(f.Adapter, podName, is)
+		return adapterFailed(f.Adapter, pod, is)
 	}
 	return is(metav1.ConditionUnknown, v1alpha1.ReasonAdapterLoading, "the adapter is being imported")
 }
 
 // adapterFailed names the exception's type and place, and what to do where that is known.
-func adapterFailed(a *bridgev1.AdapterState, podName string, is func(metav1.ConditionStatus, string, string) metav1.Condition) metav1.Condition {
+func adapterFailed(a *bridgev1.AdapterState, pod identity, is func(metav1.ConditionStatus, string, string) metav1.Condition) metav1.Condition {
 	// The type comes with its module.
 	if kind := a.GetErrorType(); kind[strings.LastIndexByte(kind, '.')+1:] == v1alpha1.ReasonThreadSafetyNotDeclared {
 		return is(metav1.ConditionFalse, v1alpha1.ReasonThreadSafetyNotDeclared, fmt.Sprintf(
 			"the adapter%s does not declare thread safety, which slots needs: set thread_safe = True in it if its methods may run at the same time, or remove profile and slots", at(a.GetErrorPlace())))
 	}
-	return is(metav1.ConditionFalse, v1alpha1.ReasonAdapterFailed, fmt.Sprintf(
-		"worker %s: %s%s (%s)", podName, a.GetErrorType(), at(a.GetErrorPlace()), logsOf(podName)))
+	what := a.GetErrorType() + at(a.GetErrorPlace())
+	if said := a.GetErrorMessage(); pod.expose && said != "" {
+		what += ": " + cut(said)
+	}
+	return is(metav1.ConditionFalse, v1alpha1.ReasonAdapterFailed, fmt.Sprintf("worker %s: %s (%s)", pod.name, what, logsOf(pod.name)))
 }
 
 func at(place string) string {

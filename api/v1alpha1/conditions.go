@@ -18,6 +18,9 @@ const (
 	ConditionAdapterLoaded = "AdapterLoaded"
 	// ConditionDraining: no new sessions; bound ones end by a deadline. Absent when not draining.
 	ConditionDraining = "Draining"
+	// ConditionRecycling (pool): workers are replaced because the annotation snakepit.dev/recycle asks for it. False when it cannot be read.
+	// Absent when there is nothing to say.
+	ConditionRecycling = "Recycling"
 )
 
 // Reasons of conditions.
@@ -30,6 +33,8 @@ const (
 	ReasonWorkersStarting = "WorkersStarting"
 	// ReasonWorkersFailing: workers end before they are ready, or again and again.
 	ReasonWorkersFailing = "WorkersFailing"
+	// ReasonCrashLooping: more workers died within crash.window than crash.maxRestarts; they are still replaced, with growing pauses.
+	ReasonCrashLooping = "CrashLooping"
 	// ReasonScaledToZero: the pool wants no worker.
 	ReasonScaledToZero = "ScaledToZero"
 	// ReasonRouterReady: the router's pod is Ready.
@@ -65,6 +70,10 @@ const (
 	ReasonReplacing = "Replacing"
 	// ReasonDraining: running calls and bound sessions have until the deadline.
 	ReasonDraining = "Draining"
+	// ReasonRecycling: workers are replaced by fresh processes, one at a time.
+	ReasonRecycling = "Recycling"
+	// ReasonRecycleRequestInvalid: the annotation snakepit.dev/recycle cannot be read; the message says how to write it.
+	ReasonRecycleRequestInvalid = "RecycleRequestInvalid"
 	// ReasonTerminating: the object is being deleted; the message says what is left, since when, and how to force.
 	ReasonTerminating = "Terminating"
 	// ReasonNameTaken: a child's name is used by an object of another owner.
@@ -83,6 +92,9 @@ const (
 const (
 	EventWorkerStarted  = "WorkerStarted"
 	EventWorkerCrashed  = "WorkerCrashed"
+	EventWorkerStuck    = "WorkerStuck"
+	EventWorkerTimedOut = "WorkerTimedOut"
+	EventWorkerOOM      = "WorkerOutOfMemory"
 	EventSessionLost    = "SessionLost"
 	EventDrainStarted   = "DrainStarted"
 	EventDrainTimeout   = "DrainTimeout"
@@ -93,4 +105,5 @@ const (
 	EventPodCreated     = "PodCreated"
 	EventPodDeleted     = "PodDeleted"
 	EventNameTaken      = "NameTaken"
+	EventRecycled       = "WorkersRecycled"
 )

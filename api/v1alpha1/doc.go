@@ -1,6 +1,6 @@
 // Package v1alpha1 is the contract between users, operator and router: what a pool may ask for and what its status will say.
 //
-// It holds types and constants only. It imports nothing of this project, so that both halves, which never import each other, meet here.
+// It holds types, constants and the words for them only. It imports nothing of this project, so that both halves, which never import each other, meet here.
 //
 // +kubebuilder:object:generate=true
 // +groupName=snakepit.dev

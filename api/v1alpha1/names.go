@@ -30,6 +30,13 @@ const Finalizer = "snakepit.dev/cleanup"
 // AnnotationForceCleanup on a pool, with its UID as the value, ends the wait for what cannot be proven gone.
 const AnnotationForceCleanup = "snakepit.dev/force-cleanup"
 
+// AnnotationRecycle on a pool asks for fresh processes: any text for all workers, or "TEXT: 0,3" for those in some slots. It is carried out once
+// for each text.
+const AnnotationRecycle = "snakepit.dev/recycle"
+
+// MaxRecycleText bounds the value of AnnotationRecycle, in characters.
+const MaxRecycleText = 128
+
 // Field managers of server-side apply: who owns which part of an object.
 const (
 	// FieldManagerOperator owns specs of children and the operator's conditions.

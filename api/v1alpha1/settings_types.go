@@ -74,6 +74,11 @@ type LiveSettings struct {
 	// +optional
 	Startup StartupSettings `json:"startup,omitzero"`
 
+	// recycle says when a worker is replaced by a fresh process.
+	// +kubebuilder:default={}
+	// +optional
+	Recycle RecycleSettings `json:"recycle,omitzero"`
+
 	// heartbeat says when a silent worker is taken for stuck.
 	// +kubebuilder:default={}
 	// +optional

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -67,4 +68,38 @@ type CrashSettings struct {
 	// false: type and place only.
 	// +optional
 	ExposeMessages bool `json:"exposeMessages,omitempty"`
+}
+
+// RecycleSettings says when a worker is replaced by a fresh process. Its replacement is ready first; workers without sessions come first; one at
+// a time. A limit that is unset is none.
+// +kubebuilder:validation:XValidation:rule="!has(self.maxAge) || (duration(self.maxAge) >= duration('1s') && duration(self.maxAge) <= duration('8760h'))",message="recycle.maxAge must be between 1s and 8760h; leave it out for no bound"
+// +kubebuilder:validation:XValidation:rule="!has(self.maxMemory) || (quantity(string(self.maxMemory)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self.maxMemory)).compareTo(quantity('16Ti')) <= 0)",message="recycle.maxMemory must be between 1Mi and 16Ti; leave it out for no bound"
+// +kubebuilder:validation:XValidation:rule="!has(self.deadline) || (duration(self.deadline) >= duration('1s') && duration(self.deadline) <= duration('24h'))",message="recycle.deadline must be between 1s and 24h"
+type RecycleSettings struct {
+	// maxAge of a worker, from its first readiness.
+	// +optional
+	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
+
+	// maxRequests is the number of calls after which a worker is replaced.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000000000
+	// +optional
+	MaxRequests int64 `json:"maxRequests,omitempty"`
+
+	// maxMemory is the private memory of a worker, what it shares with the process it was forked from left out, at which it is replaced.
+	// +optional
+	MaxMemory *resource.Quantity `json:"maxMemory,omitempty"`
+
+	// jitter is the percentage by which the limits of each worker are lowered or raised at random, so that they do not all end at once.
+	// Defaults to 10.
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=50
+	// +optional
+	Jitter *int32 `json:"jitter,omitempty"`
+
+	// deadline by which the sessions of the old worker must have ended; what is left then is lost, with cause RECYCLED. Defaults to 10m.
+	// +kubebuilder:default="10m"
+	// +optional
+	Deadline *metav1.Duration `json:"deadline,omitempty"`
 }

@@ -53,6 +53,10 @@ type WorkerGroupSpec struct {
 	// +optional
 	DrainRequest *DrainRequest `json:"drainRequest,omitempty"`
 
+	// recycleRequest asks for fresh processes, as the annotation snakepit.dev/recycle of the pool does.
+	// +optional
+	RecycleRequest *RecycleRequest `json:"recycleRequest,omitempty"`
+
 	PodSettings  `json:",inline"`
 	LiveSettings `json:",inline"`
 }
@@ -77,6 +81,23 @@ const (
 	// DrainCauseReplaced: the pod's own fields changed.
 	DrainCauseReplaced = "Replaced"
 )
+
+// RecycleRequest asks for fresh processes once. A request with the id of the one before is the same request.
+// +structType=atomic
+type RecycleRequest struct {
+	// id is the text of the annotation.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	ID string `json:"id"`
+
+	// slots whose workers shall be replaced; all when there is none.
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:Minimum=0
+	// +kubebuilder:validation:items:Maximum=255
+	// +listType=atomic
+	// +optional
+	Slots []int32 `json:"slots,omitempty"`
+}
 
 // WorkerGroupStatus has two owners, by server-side apply.
 type WorkerGroupStatus struct {
@@ -135,6 +156,11 @@ type RouterStatus struct {
 	// +optional
 	SessionsLost int64 `json:"sessionsLost,omitempty"`
 
+	// recycleCompleted is the id of the last recycle request of which nothing is left to do.
+	// +kubebuilder:validation:MaxLength=128
+	// +optional
+	RecycleCompleted string `json:"recycleCompleted,omitempty"`
+
 	// workers that exist or are wanted, by slot.
 	// +listType=map
 	// +listMapKey=slot
@@ -183,6 +209,10 @@ type WorkerStatus struct {
 	// +kubebuilder:validation:MaxLength=256
 	// +optional
 	LastError string `json:"lastError,omitempty"`
+
+	// lastExit says how the last process in this slot ended, for programs.
+	// +optional
+	LastExit *WorkerExit `json:"lastExit,omitempty"`
 }
 
 // WorkerGroupList is a list of groups.

@@ -1,6 +1,7 @@
 package workergroup
 
 import (
+	"fmt"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -51,9 +52,11 @@ func (r *Reconciler) announce(group *v1alpha1.WorkerGroup) {
 	}
 	for _, w := range router.Workers {
 		if before, ok := restarts[w.Slot]; ok && w.Restarts > before {
-			r.event(pool, group, corev1.EventTypeWarning, v1alpha1.EventWorkerCrashed, "ReplaceWorker",
-				"worker %s/%d ended and was replaced: %s", pod, w.Slot, orElse(w.LastError, "no cause known"))
+			r.announceExit(group, w, w.Restarts-before)
 		}
+	}
+	if id := router.RecycleCompleted; id != "" && id != was.RecycleCompleted {
+		r.event(pool, group, corev1.EventTypeNormal, v1alpha1.EventRecycled, "RecycleWorkers", "recycle request %q is complete in pod %s", id, pod)
 	}
 	if lost := router.SessionsLost - was.SessionsLost; lost > 0 {
 		r.event(pool, group, corev1.EventTypeWarning, v1alpha1.EventSessionLost, "EndSessions", "%d sessions were lost in pod %s", lost, pod)
@@ -61,4 +64,28 @@ func (r *Reconciler) announce(group *v1alpha1.WorkerGroup) {
 	if started := router.ReadyWorkers - was.ReadyWorkers; started > 0 {
 		r.event(pool, group, corev1.EventTypeNormal, v1alpha1.EventWorkerStarted, "StartWorkers", "%d workers are ready in pod %s", router.ReadyWorkers, pod)
 	}
+}
+
+// announceExit tells of the deaths in one slot since the last look: of the last one why, and what to do.
+func (r *Reconciler) announceExit(group *v1alpha1.WorkerGroup, w v1alpha1.WorkerStatus, deaths int32) {
+	pod, note := group.Status.PodName, orElse(w.LastError, "no cause known")
+	reason := v1alpha1.EventWorkerCrashed
+	if w.LastExit != nil {
+		if step := w.LastExit.Reason.NextStep(); step != "" {
+			note += "; " + step
+		}
+		switch w.LastExit.Reason {
+		case v1alpha1.ExitStuck:
+			reason = v1alpha1.EventWorkerStuck
+		case v1alpha1.ExitCallTimeout:
+			reason = v1alpha1.EventWorkerTimedOut
+		case v1alpha1.ExitMemoryGuard, v1alpha1.ExitContainerOOM:
+			reason = v1alpha1.EventWorkerOOM
+		}
+	}
+	if deaths > 1 {
+		note = fmt.Sprintf("%d times; the last: %s", deaths, note)
+	}
+	r.event(poolReference(group), group, corev1.EventTypeWarning, reason, "ReplaceWorker",
+		"worker %s/%d ended and was replaced: %s (kubectl logs %s -c %s)", pod, w.Slot, note, pod, v1alpha1.WorkerContainer)
 }

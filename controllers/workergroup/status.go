@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
@@ -63,7 +64,9 @@ func computeStatus(obs *observation, refused *refusal, now time.Time) ownStatus 
 		set.Put(kind, conditions.Status(ok), reason, message)
 	}
 	ready, readyReason, readyMessage := routerReady, reason, message
-	if routerReady {
+	if loop := crashLoop(group); loop != nil {
+		ready, readyReason, readyMessage = false, loop.Reason, loop.Message
+	} else if routerReady {
 		ready, readyReason, readyMessage = workersState(group)
 	}
 	if group.DeletionTimestamp != nil {
@@ -77,6 +80,8 @@ func computeStatus(obs *observation, refused *refusal, now time.Time) ownStatus 
 	}
 	if refused != nil {
 		put(v1alpha1.ConditionStalled, true, refused.reason, refused.message)
+	} else if loop := crashLoop(group); loop != nil && group.DeletionTimestamp == nil {
+		put(v1alpha1.ConditionStalled, true, loop.Reason, loop.Message)
 	}
 	out := ownStatus{ObservedGeneration: group.Generation, Conditions: set.List()}
 	if pod != nil {
@@ -140,6 +145,19 @@ func workersState(group *v1alpha1.WorkerGroup) (bool, string, string) {
 	default:
 		return false, v1alpha1.ReasonWorkersStarting, fmt.Sprintf("%d of %d workers not ready", wanted-router.ReadyWorkers, wanted)
 	}
+}
+
+// crashLoop is the router's word that workers die again and again; nil when they do not. It counts while the pod is not Ready, too: a worker
+// that never becomes ready is what keeps it from being Ready.
+func crashLoop(group *v1alpha1.WorkerGroup) *metav1.Condition {
+	if r := group.Status.Router; r == nil || r.PodUID == "" || r.PodUID != group.Spec.PodUID {
+		return nil
+	}
+	c := meta.FindStatusCondition(group.Status.Conditions, v1alpha1.ConditionWorkersReady)
+	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != v1alpha1.ReasonCrashLooping {
+		return nil
+	}
+	return c
 }
 
 func terminating(obs *observation) string {

@@ -34,6 +34,10 @@ func newPod(edits ...func(*corev1.Pod)) corev1.Pod {
 
 func unready(p *corev1.Pod) { p.Status.Conditions[0].Status = corev1.ConditionFalse }
 
+func looping(g *v1alpha1.WorkerGroup) {
+	g.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionWorkersReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonCrashLooping, Message: "workers die again and again"}}
+}
+
 func waits(container, reason string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		unready(p)
@@ -55,6 +59,9 @@ func TestStatus(t *testing.T) {
 		{name: "ready", pods: []corev1.Pod{newPod()}, router: "True/RouterReady", ready: "True/WorkersReady", message: "2 of 2 workers ready"},
 		{name: "some start", group: func(g *v1alpha1.WorkerGroup) { g.Status.Router.ReadyWorkers = 1 }, pods: []corev1.Pod{newPod()}, router: "True/RouterReady", ready: "False/WorkersStarting", message: "1 of 2 workers not ready"},
 		{name: "none wanted", group: func(g *v1alpha1.WorkerGroup) { g.Spec.Workers, g.Status.Router.ReadyWorkers = 0, 0 }, pods: []corev1.Pod{newPod()}, router: "True/RouterReady", ready: "True/ScaledToZero", message: "no worker is wanted"},
+		{name: "crash loop of workers", group: looping, pods: []corev1.Pod{newPod()}, router: "True/RouterReady", ready: "False/CrashLooping", message: "again and again", alsoPresent: v1alpha1.ConditionStalled},
+		{name: "crash loop before the first is ready", group: looping, pods: []corev1.Pod{newPod(unready)}, router: "False/RouterUnreachable", ready: "False/CrashLooping", message: "again and again", alsoPresent: v1alpha1.ConditionStalled},
+		{name: "crash loop in an earlier pod", group: func(g *v1alpha1.WorkerGroup) { looping(g); g.Status.Router.PodUID = "old" }, pods: []corev1.Pod{newPod()}, router: "True/RouterReady", ready: "False/RouterStarting", message: "not reported yet"},
 		{name: "another router's word", group: func(g *v1alpha1.WorkerGroup) { g.Status.Router.PodUID = "old" }, pods: []corev1.Pod{newPod()}, router: "True/RouterReady", ready: "False/RouterStarting", message: "not reported yet"},
 		{name: "another pod", group: func(g *v1alpha1.WorkerGroup) { g.Spec.PodUID = "" }, pods: []corev1.Pod{newPod()}, router: "False/RouterStarting", ready: "False/RouterStarting", message: "takes over"},
 		{name: "silent", pods: []corev1.Pod{newPod(unready)}, router: "False/RouterUnreachable", ready: "False/RouterUnreachable", message: "does not answer (kubectl logs demo-r1-0-0 -c router)"},
@@ -89,7 +96,13 @@ func TestStatus(t *testing.T) {
 				t.Errorf("%s is absent", c.alsoPresent)
 			}
 			// The same look again, an hour later, says the same, transition times included.
-			group.Status.Conditions = got.Conditions
+			var routers []metav1.Condition
+			for _, cond := range group.Status.Conditions {
+				if routersConditions[cond.Type] {
+					routers = append(routers, cond)
+				}
+			}
+			group.Status.Conditions = append(routers, got.Conditions...)
 			if again := computeStatus(obs, c.refused, now.Add(time.Hour)); !sameStatus(got, again) {
 				t.Errorf("not stable:\n%+v\n%+v", got, again)
 			}

@@ -103,6 +103,8 @@ func emptyChild(pool *v1alpha1.WorkerPool, c plan.Child) client.Object {
 
 func (r *Reconciler) createGroup(ctx context.Context, obs *observation, a plan.CreateGroup) error {
 	group := resources.MakeGroup(obs.pool, obs.revision, a.Ordinal)
+	// It is applied with the next look: what Create wrote could not be taken away by server-side apply.
+	group.Spec.RecycleRequest = nil
 	if err := r.Writer.Create(ctx, obs.pool.UID, group); err != nil {
 		return err
 	}
@@ -120,6 +122,11 @@ func (r *Reconciler) applyGroup(ctx context.Context, obs *observation, g plan.Gr
 		return err
 	}
 	spec["workers"] = int64(want.Spec.Workers)
+	if want.Spec.RecycleRequest != nil {
+		if spec["recycleRequest"], err = runtime.DefaultUnstructuredConverter.ToUnstructured(want.Spec.RecycleRequest); err != nil {
+			return err
+		}
+	}
 	if drain != nil {
 		if spec["drainRequest"], err = runtime.DefaultUnstructuredConverter.ToUnstructured(drain); err != nil {
 			return err

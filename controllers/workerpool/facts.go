@@ -126,11 +126,29 @@ func (f *facts) available(pool *v1alpha1.WorkerPool) verdict {
 	}
 	for _, w := range f.active.Status.Router.Workers {
 		if w.State == v1alpha1.WorkerFailed && w.LastError != "" {
+			why := w.LastError
+			if w.LastExit != nil && w.LastExit.Reason.NextStep() != "" {
+				why += "; " + w.LastExit.Reason.NextStep()
+			}
 			return verdict{false, v1alpha1.ReasonWorkersFailing, fmt.Sprintf("%d of %d workers not ready: worker %s/%d: %s (kubectl logs %s -c %s)",
-				missing, want, f.active.Status.PodName, w.Slot, w.LastError, f.active.Status.PodName, v1alpha1.WorkerContainer)}
+				missing, want, f.active.Status.PodName, w.Slot, why, f.active.Status.PodName, v1alpha1.WorkerContainer)}
 		}
 	}
 	return verdict{false, v1alpha1.ReasonWorkersStarting, fmt.Sprintf("%d of %d workers not ready", missing, want)}
+}
+
+// recycling says what became of the annotation that asks for fresh processes; no reason when there is nothing to say.
+func recycling(obs *observation, f facts) verdict {
+	request, err := resources.RecycleRequest(obs.pool)
+	switch {
+	case obs.pool.DeletionTimestamp != nil:
+		return verdict{}
+	case err != nil:
+		return verdict{false, v1alpha1.ReasonRecycleRequestInvalid, err.Error()}
+	case request == nil || f.active == nil || !trusted(f.active) || f.active.Status.Router.RecycleCompleted == request.ID:
+		return verdict{}
+	}
+	return verdict{true, v1alpha1.ReasonRecycling, fmt.Sprintf("request %q: workers of group %s are replaced one at a time", request.ID, f.active.Name)}
 }
 
 // readiness is Ready: router up and enough workers available. A pool that was Ready for this generation stays so for a few seconds.
@@ -141,7 +159,7 @@ func (f *facts) readiness(pool *v1alpha1.WorkerPool, set *conditions.Set, availa
 			return verdict{false, v1alpha1.ReasonCleanupForced, "cleanup is forced; processes may still run where the Events say. Left: " + f.ending}, time.Time{}
 		}
 		return verdict{false, v1alpha1.ReasonTerminating, terminating(pool, f.ending)}, time.Time{}
-	case f.router.ok && available.ok:
+	case f.router.ok && available.ok && f.stalled.reason != v1alpha1.ReasonCrashLooping:
 		return available, time.Time{}
 	}
 	bad := available

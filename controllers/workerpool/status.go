@@ -34,9 +34,12 @@ func (r *Reconciler) writeStatus(ctx context.Context, obs *observation, now time
 
 // announce tells of conditions that just became true and that somebody must act on.
 func (r *Reconciler) announce(pool *v1alpha1.WorkerPool, next []metav1.Condition) {
-	now := meta.FindStatusCondition(next, v1alpha1.ConditionStalled)
-	was := meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionStalled)
-	if now != nil && (was == nil || was.Reason != now.Reason) {
+	for _, kind := range []string{v1alpha1.ConditionStalled, v1alpha1.ConditionRecycling} {
+		now := meta.FindStatusCondition(next, kind)
+		was := meta.FindStatusCondition(pool.Status.Conditions, kind)
+		if now == nil || (was != nil && was.Reason == now.Reason) || now.Reason == v1alpha1.ReasonRecycling {
+			continue
+		}
 		r.event(pool, nil, corev1.EventTypeWarning, now.Reason, "UpdateStatus", "%s", now.Message)
 	}
 }
@@ -64,6 +67,9 @@ func computeStatus(obs *observation, now time.Time) (v1alpha1.WorkerPoolStatus, 
 	}
 	if f.draining != "" {
 		set.Put(v1alpha1.ConditionDraining, metav1.ConditionTrue, v1alpha1.ReasonDraining, f.draining)
+	}
+	if c := recycling(obs, f); c.reason != "" {
+		set.Put(v1alpha1.ConditionRecycling, conditions.Status(c.ok), c.reason, c.message)
 	}
 	switch {
 	case f.stalled.ok:

@@ -50,6 +50,11 @@ func draining(o *observation) {
 	o.groups[0].Spec.DrainRequest = &v1alpha1.DrainRequest{StartedAt: metav1.NewTime(now), Deadline: metav1.NewTime(now.Add(time.Minute)), Cause: "Replaced"}
 }
 
+func looping(o *observation) {
+	o.groups[0].Status.Conditions = append(o.groups[0].Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionStalled, Status: metav1.ConditionTrue,
+		Reason: v1alpha1.ReasonCrashLooping, Message: "workers die again and again: worker demo/1: STUCK"})
+}
+
 func deleting(o *observation) { d := metav1.NewTime(now); o.pool.DeletionTimestamp = &d }
 
 // before gives the pool a status as an earlier look wrote it.
@@ -79,6 +84,9 @@ func TestStatus(t *testing.T) {
 		{name: "workers fail", edits: []func(*observation){fewer, func(o *observation) {
 			o.groups[0].Status.Router.Workers[1] = v1alpha1.WorkerStatus{Slot: 1, State: v1alpha1.WorkerFailed, LastError: "ValueError, app.py:9"}
 		}}, ready: "False/WorkersFailing", reconciling: "True/Progressing", summary: "1/2", message: "/1: ValueError, app.py:9 (kubectl logs"},
+		{name: "a worker is stuck", edits: []func(*observation){fewer, func(o *observation) {
+			o.groups[0].Status.Router.Workers[1] = v1alpha1.WorkerStatus{Slot: 1, State: v1alpha1.WorkerFailed, LastError: "STUCK signal 9", LastExit: &v1alpha1.WorkerExit{Reason: v1alpha1.ExitStuck}}
+		}}, ready: "False/WorkersFailing", reconciling: "True/Progressing", summary: "1/2", message: "/1: STUCK signal 9; it gave no sign of life and used no CPU time; its stacks are in the log (kubectl logs"},
 		{name: "the router lags", edits: []func(*observation){func(o *observation) { o.groups[0].Generation = 3 }}, ready: "True/WorkersReady", reconciling: "True/Progressing", summary: "2/2"},
 		{name: "an old router's word", edits: []func(*observation){func(o *observation) { o.groups[0].Spec.PodUID = "q" }}, ready: "False/RouterStarting", reconciling: "True/Progressing", summary: "0/2"},
 		{name: "none wanted", edits: []func(*observation){func(o *observation) {
@@ -91,6 +99,8 @@ func TestStatus(t *testing.T) {
 		{name: "adapter failed", edits: []func(*observation){routerDown, func(o *observation) {
 			o.groups[0].Status.Conditions[1] = metav1.Condition{Type: v1alpha1.ConditionAdapterLoaded, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonAdapterFailed, Message: "ImportError at a.py:1"}
 		}}, ready: "False/AdapterFailed", stalled: "True/AdapterFailed", summary: "0/2", message: "ImportError at a.py:1 (kubectl logs"},
+		{name: "crash loop", edits: []func(*observation){looping}, ready: "False/CrashLooping", stalled: "True/CrashLooping", summary: "2/2", message: "worker demo/1: STUCK"},
+		{name: "crash loop of a pool that was ready", edits: []func(*observation){looping, before(3, metav1.ConditionTrue, now.Add(-time.Hour))}, ready: "False/CrashLooping", stalled: "True/CrashLooping", summary: "2/2"},
 		{name: "not declared thread-safe", edits: []func(*observation){routerDown, func(o *observation) {
 			o.groups[0].Status.Conditions[1] = metav1.Condition{Type: v1alpha1.ConditionAdapterLoaded, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonThreadSafetyNotDeclared, Message: "set thread_safe = True"}
 		}}, ready: "False/ThreadSafetyNotDeclared", stalled: "True/ThreadSafetyNotDeclared", summary: "0/2", message: "set thread_safe = True"},
@@ -152,6 +162,35 @@ func TestStatusIsComputedAnew(t *testing.T) {
 		}
 		if !equality.Semantic.DeepEqual(fresh, later) {
 			t.Errorf("%s:\n%+v\n%+v", name, fresh, later)
+		}
+	}
+}
+
+func TestRecycling(t *testing.T) {
+	asks := func(text string) func(*observation) {
+		return func(o *observation) { o.pool.Annotations = map[string]string{v1alpha1.AnnotationRecycle: text} }
+	}
+	completed := func(o *observation) { o.groups[0].Status.Router.RecycleCompleted = "leak: 1" }
+	for _, c := range []struct {
+		name  string
+		edits []func(*observation)
+		want  string
+	}{
+		{"nothing asked", nil, ""},
+		{"under way", []func(*observation){asks("leak: 1")}, `True/Recycling: request "leak: 1"`},
+		{"complete", []func(*observation){asks("leak: 1"), completed}, ""},
+		{"another one", []func(*observation){asks("leak: 2"), completed}, `True/Recycling: request "leak: 2"`},
+		{"no router to tell", []func(*observation){asks("leak: 1"), routerDown}, ""},
+		{"cannot be read", []func(*observation){asks("leak: x"), completed}, `False/RecycleRequestInvalid: annotation snakepit.dev/recycle "leak: x" has no list`},
+		{"deleting", []func(*observation){asks("leak: x"), deleting}, ""},
+	} {
+		got, _ := computeStatus(look(t, c.edits...), now)
+		have := ""
+		if cond := meta.FindStatusCondition(got.Conditions, v1alpha1.ConditionRecycling); cond != nil {
+			have = string(cond.Status) + "/" + cond.Reason + ": " + cond.Message
+		}
+		if !strings.HasPrefix(have, c.want) || (have == "") != (c.want == "") {
+			t.Errorf("%s: %q, want %q", c.name, have, c.want)
 		}
 	}
 }

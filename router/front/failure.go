@@ -53,6 +53,8 @@ const (
 	ReasonMessageTooLarge     Reason = "MESSAGE_TOO_LARGE"
 	ReasonAlreadyExecuted     Reason = "ALREADY_EXECUTED"
 	ReasonRequestQuarantined  Reason = "REQUEST_QUARANTINED"
+	ReasonCancelled           Reason = "CANCELLED"
+	ReasonInternal            Reason = "INTERNAL"
 )
 
 // Execution says whether user code may have run.
@@ -86,6 +88,8 @@ var reasonCodes = map[Reason]codes.Code{
 	ReasonMessageTooLarge:     codes.ResourceExhausted,
 	ReasonAlreadyExecuted:     codes.Aborted,
 	ReasonRequestQuarantined:  codes.FailedPrecondition,
+	ReasonCancelled:           codes.Canceled,
+	ReasonInternal:            codes.Internal,
 }
 
 // Failure is why a call did not go well, before it becomes a gRPC status.

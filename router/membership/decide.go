@@ -24,6 +24,7 @@ const (
 	// maxVersion and maxIncarnation are what the CRD allows.
 	maxVersion     = 64
 	maxIncarnation = 32
+	maxReason      = 64
 	maxWorkers     = 256
 )
 
@@ -102,6 +103,10 @@ func normalized(facts Facts) *Facts {
 	for i := range router.Workers {
 		router.Workers[i].Incarnation = bounded(router.Workers[i].Incarnation, maxIncarnation)
 		router.Workers[i].LastError = bounded(router.Workers[i].LastError, maxText)
+		if exit := router.Workers[i].LastExit; exit != nil {
+			exit.Reason = v1alpha1.ExitReason(bounded(string(exit.Reason), maxReason))
+			exit.LastOutput = bounded(exit.LastOutput, maxText)
+		}
 	}
 	for _, kind := range []string{v1alpha1.ConditionWorkersReady, v1alpha1.ConditionAdapterLoaded} {
 		at := slices.IndexFunc(facts.Conditions, func(c metav1.Condition) bool { return c.Type == kind })

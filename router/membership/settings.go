@@ -8,8 +8,10 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 )
@@ -39,6 +41,10 @@ func Default(spec *v1alpha1.WorkerGroupSpec) {
 	fill(&spec.Startup.BatchSize, 10)
 	fillDuration(&spec.Startup.BatchInterval, 500*time.Millisecond)
 	fillDuration(&spec.Startup.Timeout, 60*time.Second)
+	if spec.Recycle.Jitter == nil {
+		spec.Recycle.Jitter = ptr.To[int32](10)
+	}
+	fillDuration(&spec.Recycle.Deadline, 10*time.Minute)
 	fillDuration(&spec.Heartbeat.Interval, 2*time.Second)
 	fillDuration(&spec.Heartbeat.Timeout, 10*time.Second)
 	fill(&spec.Heartbeat.Missed, 3)
@@ -71,10 +77,12 @@ const (
 	integer       // min and max are inclusive
 	text          // min and max count characters
 	texts         // max counts entries; textMax bounds each
+	integers      // textMax counts entries; min and max bound each
 	list          // of objects; max counts them, entries are the limits of their fields
 	duration      // min and max are nanoseconds
 	moment        // RFC 3339
 	boolean
+	quantity // of Kubernetes: 500Mi or a number; min and max are whole units
 )
 
 // limit is one field's rule. The CRD is the contract; a test compares every line of the table with it.
@@ -112,6 +120,9 @@ var limits = []limit{
 	{path: "drainRequest.startedAt", kind: moment, required: true},
 	{path: "drainRequest.deadline", kind: moment, required: true},
 	{path: "drainRequest.cause", kind: text, max: 63, required: true},
+	{path: "recycleRequest", kind: object},
+	{path: "recycleRequest.id", kind: text, min: 1, max: 128, required: true},
+	{path: "recycleRequest.slots", kind: integers, min: 0, max: 255, textMax: 256},
 	{path: "sessions", kind: object},
 	{path: "sessions.affinity", kind: text, max: anyLength, values: []string{"Hint", "StrictQueue", "StrictFailFast"}},
 	{path: "sessions.creation", kind: text, max: anyLength, values: []string{"Explicit", "Implicit"}},
@@ -137,6 +148,12 @@ var limits = []limit{
 	{path: "startup.batchSize", kind: integer, min: 1, max: 256},
 	{path: "startup.batchInterval", kind: duration, min: 0, max: int64(time.Minute)},
 	{path: "startup.timeout", kind: duration, min: int64(time.Second), max: int64(time.Hour)},
+	{path: "recycle", kind: object},
+	{path: "recycle.maxAge", kind: duration, min: int64(time.Second), max: int64(8760 * time.Hour)},
+	{path: "recycle.maxRequests", kind: integer, min: 1, max: 1e12},
+	{path: "recycle.maxMemory", kind: quantity, min: 1 << 20, max: 16 << 40},
+	{path: "recycle.jitter", kind: integer, min: 0, max: 50},
+	{path: "recycle.deadline", kind: duration, min: int64(time.Second), max: int64(24 * time.Hour)},
 	{path: "heartbeat", kind: object},
 	{path: "heartbeat.interval", kind: duration, min: int64(100 * time.Millisecond), max: int64(time.Minute)},
 	{path: "heartbeat.timeout", kind: duration, min: int64(500 * time.Millisecond), max: int64(time.Hour)},
@@ -232,10 +249,20 @@ func (l limit) check(at *field.Path, value any) *field.Error {
 		if _, ok := value.(bool); !ok {
 			return field.TypeInvalid(at, shown(value), "must be true or false, without quotes")
 		}
+	case quantity:
+		amount, err := resource.ParseQuantity(strings.Trim(shown(value), `"`))
+		if err != nil {
+			return field.TypeInvalid(at, shown(value), "must be an amount such as 500Mi or 2Gi")
+		}
+		if amount.CmpInt64(l.min) < 0 || amount.CmpInt64(l.max) > 0 {
+			return field.Invalid(at, shown(value), fmt.Sprintf("must be between %v and %v", resource.NewQuantity(l.min, resource.BinarySI), resource.NewQuantity(l.max, resource.BinarySI)))
+		}
 	case text:
 		return l.checkText(at, value)
 	case texts:
 		return l.checkTexts(at, value)
+	case integers:
+		return l.checkIntegers(at, value)
 	case list:
 		return l.checkList(at, value)
 	}
@@ -276,6 +303,22 @@ func (l limit) checkTexts(at *field.Path, value any) *field.Error {
 	}
 	for i, entry := range entries {
 		if problem := (limit{kind: text, max: l.textMax}).checkText(at.Index(i), entry); problem != nil {
+			return problem
+		}
+	}
+	return nil
+}
+
+func (l limit) checkIntegers(at *field.Path, value any) *field.Error {
+	entries, ok := value.([]any)
+	if !ok {
+		return field.TypeInvalid(at, shown(value), "must be a list of whole numbers")
+	}
+	if int64(len(entries)) > l.textMax {
+		return field.TooMany(at, len(entries), int(l.textMax))
+	}
+	for i, entry := range entries {
+		if problem := (limit{kind: integer, min: l.min, max: l.max}).check(at.Index(i), entry); problem != nil {
 			return problem
 		}
 	}

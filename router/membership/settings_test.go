@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
@@ -182,6 +184,11 @@ func TestLimitsAreThoseOfTheCRD(t *testing.T) {
 			if !found || int64(low) != l.min || int64(high) != l.max {
 				t.Errorf("%s: CRD %v to %v (found %v), table %v to %v", path, low, high, found, time.Duration(l.min), time.Duration(l.max))
 			}
+		case integers:
+			items := field["items"].(map[string]any)
+			if number(field, "maxItems", anyLength) != l.textMax || number(items, "minimum", math.MinInt64) != l.min || number(items, "maximum", math.MaxInt64) != l.max {
+				t.Errorf("%s: list limits differ", path)
+			}
 		case list:
 			if number(field, "maxItems", anyLength) != l.max {
 				t.Errorf("%s: list limits differ", path)
@@ -190,6 +197,13 @@ func TestLimitsAreThoseOfTheCRD(t *testing.T) {
 			for _, inner := range l.entries {
 				if slices.Contains(required, any(inner.path)) != inner.required {
 					t.Errorf("%s.%s: required in one of CRD (%v) and table", path, inner.path, required)
+				}
+			}
+		case quantity:
+			rule := fmt.Sprint(parent["x-kubernetes-validations"])
+			for _, bound := range []int64{l.min, l.max} {
+				if want := "self." + name + ")).compareTo(quantity('" + resource.NewQuantity(bound, resource.BinarySI).String() + "'))"; !strings.Contains(rule, want) {
+					t.Errorf("%s: the CRD's rules do not hold %s", path, want)
 				}
 			}
 		case boolean:

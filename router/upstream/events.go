@@ -106,7 +106,7 @@ func (p *Pool) WorkerExited(w *bridge.Worker, exit *bridgev1.WorkerExited) {
 	f := &p.slots[w.ID.Slot]
 	if cause != "STOPPED" {
 		f.restarts++
-		f.lastError = describeExit(exit)
+		f.lastError, f.lastExit = describeExit(exit), exitOf(cause, exit, p.now())
 		f.failing = !l.wasUp
 	}
 	if c := l.opening; c != nil { // its connection is not read to the end any more
@@ -174,7 +174,9 @@ func (p *Pool) SupervisorUp(state *bridgev1.SupervisorState) {
 	p.attached = true
 	now, settings := p.now(), p.settings.Load()
 	p.d.Supervised(now)
-	p.d.RecycleWorkers(settings.RecycleRequest, settings.RecycleSlots, now)
+	if r := settings.RecycleRequest; r != nil {
+		p.d.RecycleWorkers(r.ID, r.Slots, now)
+	}
 	f := p.d.Facts()
 	p.unlock()
 	p.log.Info("supervisor connected", "workers", len(state.GetWorkers()), "sessions", f.Sessions)

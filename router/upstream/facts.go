@@ -25,6 +25,7 @@ type SlotFacts struct {
 	State     string // Starting, Ready, Draining, Suspect, Failed
 	Restarts  int
 	LastError string
+	LastExit  Exit // of its last process
 }
 
 // Facts reads what the status says.
@@ -45,7 +46,7 @@ func (p *Pool) Facts() Facts {
 			continue
 		}
 		h := p.slots[i]
-		s := SlotFacts{Slot: i, State: "Starting", Restarts: h.restarts, LastError: h.lastError}
+		s := SlotFacts{Slot: i, State: "Starting", Restarts: h.restarts, LastError: h.lastError, LastExit: h.lastExit}
 		if w != nil {
 			s.Nonce = w.ID.Nonce
 			s.State = stateOf(w)

@@ -16,7 +16,7 @@ import (
 
 // Reasons beside those of the front, for what should not happen.
 const (
-	reasonInternal front.Reason = "INTERNAL"
+	reasonInternal = front.ReasonInternal
 )
 
 func badToken(why string) *front.Failure {
@@ -205,7 +205,7 @@ func plain(code codes.Code, info *bridgev1.FinishInfo, a front.Answer) *front.Fa
 	}
 }
 
-const reasonCancelled front.Reason = "CANCELLED"
+const reasonCancelled = front.ReasonCancelled
 
 // adapterFailure passes on what the adapter, or its runtime, said.
 func adapterFailure(code codes.Code, info *bridgev1.FinishInfo, a front.Answer) *front.Failure {

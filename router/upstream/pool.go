@@ -61,6 +61,7 @@ type Pool struct {
 type slotFacts struct {
 	restarts  int
 	lastError string
+	lastExit  Exit
 	failing   bool      // the last process ended before it was ready
 	brokeAt   time.Time // when the last process's connection broke; zero once a replacement is ready
 }
@@ -120,7 +121,9 @@ func (p *Pool) SetSettings(s Settings) {
 	p.settings.Store(&s)
 	p.quarantine.SetDuration(s.Quarantine)
 	p.d.SetRecycle(s.Recycle)
-	p.d.RecycleWorkers(s.RecycleRequest, s.RecycleSlots, now)
+	if r := s.RecycleRequest; r != nil {
+		p.d.RecycleWorkers(r.ID, r.Slots, now)
+	}
 	p.d.SetSettings(s.Dispatch)
 	p.d.SetSole(s.Sole, s.Standby)
 	p.d.SetWanted(s.Wanted, now)

@@ -23,9 +23,7 @@ type Settings struct {
 	Wanted            int
 	Heartbeat         bridge.Heartbeat // zero for bridge.DefaultHeartbeat
 	Recycle           dispatch.Recycle
-	// RecycleRequest asks for fresh workers, in all slots or (RecycleSlots) in some; each text counts once. Empty: none is to be carried out.
-	RecycleRequest string
-	RecycleSlots   []uint32
+	RecycleRequest    *RecycleRequest // nil when none is to be carried out
 	// Quarantine is how long a request that killed two workers is refused; 0 for DefaultQuarantine, negative for never.
 	Quarantine time.Duration
 	// BatchSize and BatchInterval bound how many workers start at a time; Backoff and MaxBackoff, how soon a slot that keeps dying is tried again.
@@ -41,6 +39,12 @@ type Settings struct {
 	ExposeMessages bool
 	// DrainBy is when a requested drain ends; zero for none. It is never taken back.
 	DrainBy time.Time
+}
+
+// RecycleRequest asks for fresh processes once; a request with the ID of the one before is the same request.
+type RecycleRequest struct {
+	ID    string
+	Slots []uint32 // to recycle; all when empty
 }
 
 // Settings where none are given.

@@ -6,9 +6,12 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -49,6 +52,11 @@ var settings = map[string]any{
 	"crash.maxBackoff":        "77s",
 	"crash.quarantine":        "0s",
 	"crash.exposeMessages":    true,
+	"recycle.maxAge":          "7h",
+	"recycle.maxRequests":     int64(7),
+	"recycle.maxMemory":       "7Gi",
+	"recycle.jitter":          int64(0),
+	"recycle.deadline":        "7s",
 	"cleanup.timeout":         "7m",
 }
 
@@ -132,6 +140,9 @@ func (s *scene) follow(pool *v1alpha1.WorkerPool, path string, value any) {
 // optional gives a pool every live setting that has no default.
 func optional(p *v1alpha1.WorkerPool) {
 	p.Spec.Calls.StreamIdleTimeout = &metav1.Duration{Duration: time.Minute}
+	p.Spec.Recycle = v1alpha1.RecycleSettings{
+		MaxAge: &metav1.Duration{Duration: time.Hour}, MaxRequests: 5, MaxMemory: ptr.To(resource.MustParse("1Gi")), Jitter: ptr.To[int32](0),
+	}
 	p.Spec.Queue.Shares = []v1alpha1.TenantShare{{Tenant: "a", Weight: 2}, {Tenant: "b", Weight: 3}}
 }
 
@@ -183,4 +194,53 @@ func TestThreads(t *testing.T) {
 		return fmt.Errorf("conditions: %s", fixture.Conditions(pool.Status.Conditions))
 	})
 	s.ready(pool)
+}
+
+// The annotation reaches the group, each text once and whole, and the status says how far it is and what is wrong with it.
+func TestRecycleAnnotation(t *testing.T) {
+	s := begin(t)
+	pool := s.pool("recycled", 2, image(fixture.ImageLasting), func(p *v1alpha1.WorkerPool) {
+		p.Annotations = map[string]string{v1alpha1.AnnotationRecycle: "first: 0,1"}
+	})
+	s.ready(pool)
+	pod := s.onlyPod(pool)
+	asked := func(text string, want *v1alpha1.RecycleRequest) {
+		t.Helper()
+		s.must(server.Client.Patch(s.ctx, pool, mergePatch(t, map[string]any{"metadata": map[string]any{"annotations": map[string]any{v1alpha1.AnnotationRecycle: text}}})))
+		fixture.Eventually(t, limit, fmt.Sprintf("%q is what the group is asked", text), func() error {
+			if got := s.group(pool).Spec.RecycleRequest; !equality.Semantic.DeepEqual(got, want) {
+				return fmt.Errorf("the group has %+v, want %+v", got, want)
+			}
+			return nil
+		})
+	}
+	asked("first: 0,1", &v1alpha1.RecycleRequest{ID: "first: 0,1", Slots: []int32{0, 1}})
+	asked("", nil)
+	asked("first: 0,1", &v1alpha1.RecycleRequest{ID: "first: 0,1", Slots: []int32{0, 1}})
+	asked("second", &v1alpha1.RecycleRequest{ID: "second"}) // all workers: the slots of the first are gone
+	s.expect(pool, v1alpha1.ConditionRecycling, metav1.ConditionTrue, v1alpha1.ReasonRecycling, `request "second"`)
+	asked("third: 1", &v1alpha1.RecycleRequest{ID: "third: 1", Slots: []int32{1}})
+	asked("bad: x", nil)
+	s.expect(pool, v1alpha1.ConditionRecycling, metav1.ConditionFalse, v1alpha1.ReasonRecycleRequestInvalid, "or TEXT: 0,3 for those in slots 0 and 3 (0 to 255)")
+	s.expectEvent(v1alpha1.ReasonRecycleRequestInvalid, "write any text")
+	asked("", nil)
+	s.ready(pool)
+	if after := s.onlyPod(pool); after.UID != pod.UID {
+		t.Errorf("pod %s became %s", pod.UID, after.UID)
+	}
+}
+
+// A request that the router has carried out is an Event, and no condition any more.
+func TestRecycleCompleted(t *testing.T) {
+	s := begin(t)
+	pool := s.pool("fresh", 1)
+	s.ready(pool)
+	s.change(pool, func(p *v1alpha1.WorkerPool) {
+		p.Annotations = map[string]string{v1alpha1.AnnotationRecycle: "weights 7"}
+	})
+	s.expectEvent(v1alpha1.EventRecycled, `"weights 7" is complete`)
+	s.ready(pool)
+	if c := meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionRecycling); c != nil {
+		t.Errorf("still %s: %s", c.Reason, c.Message)
+	}
 }

@@ -56,6 +56,21 @@ func TestAdapterFailed(t *testing.T) {
 	}
 }
 
+// Workers that die again and again make the pool Stalled, which kstatus reads as Failed, until they hold.
+func TestCrashLoop(t *testing.T) {
+	s := begin(t)
+	pool := s.pool("loop", 2, image(fixture.ImageLooping))
+	s.expect(pool, v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonCrashLooping, "EXITED exit code 3 (kubectl logs loop-")
+	s.expect(pool, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonCrashLooping, "workers die again and again")
+	s.expectEvent(v1alpha1.ReasonCrashLooping, "workers die again and again")
+	s.change(pool, func(p *v1alpha1.WorkerPool) { p.Spec.Crash.MaxRestarts = fixture.LoopingDeaths })
+	s.ready(pool)
+	if c := meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionStalled); c != nil {
+		t.Errorf("still Stalled: %s", c.Message)
+	}
+	s.expectEvent(v1alpha1.ReasonCrashLooping, "")
+}
+
 // A Service of the same name that is somebody else's is never touched; the pool says so and goes on when the name is free.
 func TestNameTaken(t *testing.T) {
 	s := begin(t)

@@ -17,6 +17,7 @@ import (
 func GroupMatches(want, have *v1alpha1.WorkerGroup) bool {
 	return metaMatches(want, have) &&
 		want.Spec.Workers == have.Spec.Workers &&
+		equality.Semantic.DeepEqual(want.Spec.RecycleRequest, have.Spec.RecycleRequest) &&
 		equality.Semantic.DeepEqual(want.Spec.LiveSettings, have.Spec.LiveSettings)
 }
 

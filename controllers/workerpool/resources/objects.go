@@ -23,6 +23,8 @@ func MakeGroup(pool *v1alpha1.WorkerPool, revision string, ordinal int) *v1alpha
 			LiveSettings: Live(pool),
 		},
 	}
+	// One that cannot be read is said in the pool's status.
+	group.Spec.RecycleRequest, _ = RecycleRequest(pool)
 	group.Labels[v1alpha1.LabelRevision] = revision
 	group.Finalizers = []string{v1alpha1.Finalizer}
 	return group
