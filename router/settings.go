@@ -30,15 +30,29 @@ func settingsOf(spec v1alpha1.WorkerGroupSpec, podUID string, alone bool) upstre
 			QueueTimeout: duration(spec.Queue.Timeout),
 			DrainTimeout: duration(spec.Drain.Timeout),
 		},
-		CallTimeout:    duration(spec.Calls.Timeout),
-		KillAfter:      duration(spec.Calls.KillAfter),
-		StartupTimeout: duration(spec.Startup.Timeout),
-		StopGrace:      stopGrace,
-		MaxMessage:     int(spec.Calls.MaxMessageBytes),
-		Wanted:         int(spec.Workers),
-		StartMethod:    methodOf(spec.Startup.Method),
-		Sole:           alone || own,
-		Standby:        !alone && spec.PodUID != "" && !own,
+		CallTimeout:       duration(spec.Calls.Timeout),
+		KillAfter:         duration(spec.Calls.KillAfter),
+		StreamTimeout:     duration(spec.Calls.StreamTimeout),
+		StreamIdleTimeout: duration(spec.Calls.StreamIdleTimeout),
+		StartupTimeout:    duration(spec.Startup.Timeout),
+		StopGrace:         stopGrace,
+		Shares:            sharesOf(spec.Queue.Shares),
+		BatchSize:         int(spec.Startup.BatchSize),
+		BatchInterval:     duration(spec.Startup.BatchInterval),
+		Heartbeat: upstream.Heartbeat{
+			Interval: duration(spec.Heartbeat.Interval), Timeout: duration(spec.Heartbeat.Timeout), Missed: int(spec.Heartbeat.Missed),
+		},
+		Backoff:    duration(spec.Crash.Backoff),
+		MaxBackoff: duration(spec.Crash.MaxBackoff),
+		Crash: upstream.Crash{
+			MaxRestarts: int(spec.Crash.MaxRestarts), Window: duration(spec.Crash.Window), Quarantine: duration(spec.Crash.Quarantine),
+			ExposeMessages: spec.Crash.ExposeMessages,
+		},
+		MaxMessage:  int(spec.Calls.MaxMessageBytes),
+		Wanted:      int(spec.Workers),
+		StartMethod: methodOf(spec.Startup.Method),
+		Sole:        alone || own,
+		Standby:     !alone && spec.PodUID != "" && !own,
 	}
 	if spec.DrainRequest != nil {
 		s.DrainBy = spec.DrainRequest.Deadline.Time
@@ -46,7 +60,13 @@ func settingsOf(spec v1alpha1.WorkerGroupSpec, podUID string, alone bool) upstre
 	return s
 }
 
-func duration(d *metav1.Duration) time.Duration { return d.Duration }
+// duration of a setting; 0 for one that has no default and is unset.
+func duration(d *metav1.Duration) time.Duration {
+	if d == nil {
+		return 0
+	}
+	return d.Duration
+}
 
 func affinityOf(a v1alpha1.Affinity) dispatch.Affinity {
 	switch a {
@@ -66,4 +86,12 @@ func methodOf(m v1alpha1.StartMethod) bridgev1.StartMethod {
 		return bridgev1.StartMethod_START_METHOD_SPAWN
 	}
 	return bridgev1.StartMethod_START_METHOD_AUTO
+}
+
+func sharesOf(list []v1alpha1.TenantShare) map[string]int {
+	shares := make(map[string]int, len(list))
+	for _, s := range list {
+		shares[s.Tenant] = int(s.Weight)
+	}
+	return shares
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -54,7 +55,7 @@ func workersReady(f upstream.Facts, podName string, generation int64) metav1.Con
 		for _, s := range f.Slots {
 			if s.LastError != "" && s.State != string(v1alpha1.WorkerReady) {
 				return is(metav1.ConditionFalse, v1alpha1.ReasonWorkersFailing, fmt.Sprintf(
-					"%s: worker %s/%d: %s (kubectl logs %s -c %s)", ready, podName, s.Slot, s.LastError, podName, v1alpha1.WorkerContainer))
+					"%s: worker %s/%d: %s (%s)", ready, podName, s.Slot, s.LastError, logsOf(podName)))
 			}
 		}
 	}
@@ -72,12 +73,30 @@ func adapterLoaded(f upstream.Facts, podName string, generation int64) metav1.Co
 		}
 		return is(metav1.ConditionTrue, v1alpha1.ReasonAdapterLoaded, "the adapter was imported")
 	case bridgev1.AdapterPhase_ADAPTER_PHASE_FAILED:
-		what := f.Adapter.GetErrorType()
-		if place := f.Adapter.GetErrorPlace(); place != "" {
-			what += " at " + place
-		}
-		return is(metav1.ConditionFalse, v1alpha1.ReasonAdapterFailed, fmt.Sprintf(
-			"worker %s: %s (kubectl logs %s -c %s)", podName, what, podName, v1alpha1.WorkerContainer))
+		return adapterFailed(f.Adapter, podName, is)
 	}
 	return is(metav1.ConditionUnknown, v1alpha1.ReasonAdapterLoading, "the adapter is being imported")
+}
+
+// adapterFailed names the exception's type and place, and what to do where that is known.
+func adapterFailed(a *bridgev1.AdapterState, podName string, is func(metav1.ConditionStatus, string, string) metav1.Condition) metav1.Condition {
+	// The type comes with its module.
+	if kind := a.GetErrorType(); kind[strings.LastIndexByte(kind, '.')+1:] == v1alpha1.ReasonThreadSafetyNotDeclared {
+		return is(metav1.ConditionFalse, v1alpha1.ReasonThreadSafetyNotDeclared, fmt.Sprintf(
+			"the adapter%s does not declare thread safety, which slots needs: set thread_safe = True in it if its methods may run at the same time, or remove profile and slots", at(a.GetErrorPlace())))
+	}
+	return is(metav1.ConditionFalse, v1alpha1.ReasonAdapterFailed, fmt.Sprintf(
+		"worker %s: %s%s (%s)", podName, a.GetErrorType(), at(a.GetErrorPlace()), logsOf(podName)))
+}
+
+func at(place string) string {
+	if place == "" {
+		return ""
+	}
+	return " at " + place
+}
+
+// logsOf is the command that shows the rest.
+func logsOf(podName string) string {
+	return "kubectl logs " + podName + " -c " + v1alpha1.WorkerContainer
 }

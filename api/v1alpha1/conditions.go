@@ -56,6 +56,9 @@ const (
 	ReasonAdapterLoading = "AdapterLoading"
 	// ReasonAdapterFailed: the import raised; the message names the exception's type and place.
 	ReasonAdapterFailed = "AdapterFailed"
+	// ReasonThreadSafetyNotDeclared: slots is above 1, and the adapter does not say that its methods may run at the same time.
+	ReasonThreadSafetyNotDeclared = "ThreadSafetyNotDeclared"
+
 	// ReasonProgressing: the operator is creating, changing or replacing something.
 	ReasonProgressing = "Progressing"
 	// ReasonReplacing: the group is drained and replaced because the pod's own fields changed.

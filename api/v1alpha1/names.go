@@ -73,6 +73,8 @@ const (
 	EnvPodName = "SNAKEPIT_POD_NAME"
 	// EnvDrainTimeout is spec.drain.timeout in seconds.
 	EnvDrainTimeout = "SNAKEPIT_DRAIN_TIMEOUT"
+	// EnvSlots is spec.slots; absent for one call at a time.
+	EnvSlots = "SNAKEPIT_SLOTS"
 )
 
 // CleanupTailSeconds is added to spec.drain.timeout for terminationGracePeriodSeconds: the time to end processes and flush answers.

@@ -35,6 +35,8 @@ type WorkerPool struct {
 }
 
 // WorkerPoolSpec is what the user asks for. The smallest pool is workers, image and adapter.
+// +kubebuilder:validation:XValidation:rule="!has(self.slots) || self.profile == 'Thread'",message="slots is for workers that serve several calls at a time: set profile: Thread, or remove slots"
+// +kubebuilder:validation:XValidation:rule="has(self.slots) || self.profile != 'Thread'",message="profile Thread needs slots, the number of calls that a worker serves at a time: add slots: 2 to 256"
 // +kubebuilder:validation:XValidation:rule="self.workers <= self.placement.workersPerPod",message="workers must not be above placement.workersPerPod: a pool is one group, in one pod. Raise placement.workersPerPod (at most 256), or make a second pool"
 type WorkerPoolSpec struct {
 	// workers is the number of worker processes.

@@ -100,7 +100,11 @@ func (f *facts) describe(obs *observation, out *v1alpha1.WorkerPoolStatus) {
 	f.adapter = c.DeepCopy()
 	if c.Status == metav1.ConditionFalse {
 		f.adapter.Message = withLogs(g, c.Message)
-		if c.Reason == v1alpha1.ReasonAdapterFailed && !f.stalled.ok {
+		// What the router says beside a failure is what to do about it; for this one the log has no more.
+		if c.Reason == v1alpha1.ReasonThreadSafetyNotDeclared {
+			f.adapter.Message = c.Message
+		}
+		if !f.stalled.ok {
 			f.stalled = verdict{true, c.Reason, f.adapter.Message}
 		}
 	}

@@ -91,6 +91,9 @@ func TestStatus(t *testing.T) {
 		{name: "adapter failed", edits: []func(*observation){routerDown, func(o *observation) {
 			o.groups[0].Status.Conditions[1] = metav1.Condition{Type: v1alpha1.ConditionAdapterLoaded, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonAdapterFailed, Message: "ImportError at a.py:1"}
 		}}, ready: "False/AdapterFailed", stalled: "True/AdapterFailed", summary: "0/2", message: "ImportError at a.py:1 (kubectl logs"},
+		{name: "not declared thread-safe", edits: []func(*observation){routerDown, func(o *observation) {
+			o.groups[0].Status.Conditions[1] = metav1.Condition{Type: v1alpha1.ConditionAdapterLoaded, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonThreadSafetyNotDeclared, Message: "set thread_safe = True"}
+		}}, ready: "False/ThreadSafetyNotDeclared", stalled: "True/ThreadSafetyNotDeclared", summary: "0/2", message: "set thread_safe = True"},
 		{name: "refused", edits: []func(*observation){func(o *observation) { o.groups, o.refused = nil, "exceeded quota" }}, ready: "False/ChildRejected", stalled: "True/ChildRejected", summary: "0/2", message: "exceeded quota"},
 		{name: "forced", edits: []func(*observation){deleting, draining, func(o *observation) {
 			o.pool.Annotations = map[string]string{v1alpha1.AnnotationForceCleanup: "pool-uid"}

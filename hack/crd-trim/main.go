@@ -1,7 +1,8 @@
 // Crd-trim makes generated CRDs fit for plain `kubectl apply`: that command stores the whole object in one annotation of at most 262,144 bytes.
 //
 // It drops the descriptions of Kubernetes' own pod fields below spec.template (`kubectl explain pod.spec` has them), replaces the template of
-// a WorkerGroup, which no user writes, by an open object, and bounds the lists and strings that CEL rules walk, so that their cost is known.
+// a WorkerGroup, which no user writes, by an open object, makes each part of its live settings atomic (the operator applies a part as a whole,
+// and what is not in it any more must go, whoever wrote it), and bounds the lists and strings that CEL rules walk, so that their cost is known.
 // It is not a general tool: it knows these two CRDs and fails when one does not look as expected.
 package main
 
@@ -66,6 +67,11 @@ func Trim(raw []byte) ([]byte, error) {
 				"description":                          template["description"],
 				"type":                                 "object",
 				"x-kubernetes-preserve-unknown-fields": true,
+			}
+			for name, part := range spec {
+				if part, ok := part.(node); ok && part["default"] != nil && part["type"] == "object" && name != "drain" {
+					part["x-kubernetes-map-type"] = "atomic"
+				}
 			}
 			continue
 		}

@@ -52,6 +52,27 @@ func TestTrim(t *testing.T) {
 	}
 }
 
+// The live settings of a group are applied part by part; those of a pool may have several writers.
+func TestAtomicParts(t *testing.T) {
+	for file, want := range map[string]any{"snakepit.dev_workergroups.yaml": "atomic", "snakepit.dev_workerpools.yaml": nil} {
+		raw, err := os.ReadFile(filepath.Join(bases, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var crd node
+		if err := yaml.Unmarshal(raw, &crd); err != nil {
+			t.Fatal(err)
+		}
+		version := at(crd, "spec")["versions"].([]any)[0].(node)
+		fields := at(version, "schema", "openAPIV3Schema", "properties", "spec", "properties")
+		for _, part := range []string{"sessions", "queue", "calls", "startup", "cleanup"} {
+			if got := at(fields, part)["x-kubernetes-map-type"]; got != want {
+				t.Errorf("%s: %s is %v, want %v", file, part, got, want)
+			}
+		}
+	}
+}
+
 func TestRefusesWhatItDoesNotKnow(t *testing.T) {
 	for _, text := range []string{"{}", "spec: {names: {kind: X}, versions: [{schema: {}}]}", "\t"} {
 		if _, err := Trim([]byte(text)); err == nil {

@@ -2,10 +2,11 @@ package bridge
 
 import (
 	"crypto/subtle"
-
+	"fmt"
 	"time"
 
 	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
+	"google.golang.org/protobuf/proto"
 )
 
 func incarnationOf(p *bridgev1.Incarnation) Incarnation {
@@ -82,9 +83,11 @@ func (w *Worker) place(role bridgev1.Role) **conn {
 func (w *Worker) attach(c *conn, h *bridgev1.Hello) {
 	w.mu.Lock()
 	if c.role == bridgev1.Role_ROLE_DATA {
-		w.calls, w.nextID, w.tools, w.pid = map[uint32]*Call{}, 0, h.GetTools(), h.GetPid()
+		w.calls, w.nextID, w.said = map[uint32]*Call{}, 0, declared(h, c.version)
+		w.slots, w.out, w.queued, w.wrote = w.said.Slots, w.out[:0], 0, 0
 	}
 	pair := w.data != nil && w.control != nil && w.data.hailed.Load() && w.control.hailed.Load()
+	w.pulse = pulse{}
 	up := pair && !w.up && !w.exited && !w.data.stale.Load() && !w.control.stale.Load()
 	if up {
 		w.up = true
@@ -111,15 +114,16 @@ func (w *Worker) detach(c *conn, err error) {
 	wasUp := w.up
 	w.up = false
 	var calls map[uint32]*Call
+	wrote := w.wrote
 	if c.role == bridgev1.Role_ROLE_DATA {
-		calls, w.calls, w.ending = w.calls, nil, true
+		calls, w.calls, w.ending, w.out = w.calls, nil, true, nil
 	}
 	w.mu.Unlock()
 	if wasUp {
 		w.server.handler.WorkerDown(w)
 	}
 	for _, call := range calls {
-		call.broken(c.ended(err))
+		call.broken(c.ended(err), wrote)
 	}
 	if c.role == bridgev1.Role_ROLE_DATA {
 		w.mu.Lock()
@@ -128,16 +132,207 @@ func (w *Worker) detach(c *conn, err error) {
 	}
 }
 
-// broken ends a call whose connection is no more. readToEnd: the peer ended it, and all that it had written was read.
-func (c *Call) broken(readToEnd bool) {
-	c.mu.Lock()
-	kind := MaybeExecuted
-	if c.state == callWritten && (readToEnd || !c.written) {
-		kind = NotStarted
+// broken ends a call whose connection is no more. readToEnd: the peer ended it, and all that it had written was read. wrote counts the bytes that
+// were handed to a write on that connection.
+func (c *Call) broken(readToEnd bool, wrote uint64) {
+	e := onOtherEnd
+	switch {
+	case c.from >= wrote:
+		e = onNeverWrote
+	case readToEnd:
+		e = onReadToEnd
 	}
-	c.state = callEnded
-	c.mu.Unlock()
-	end := End{Kind: kind}
-	c.observer.CallEnded(end)
-	c.finish(end)
+	switch c.step(e) {
+	case proves:
+		c.ended(&End{Kind: NotStarted})
+	case doubts:
+		c.ended(&End{Kind: MaybeExecuted})
+	}
+}
+
+// serveSupervisor takes the supervisor's connection and reads it until it breaks.
+func (s *Server) serveSupervisor(c *conn, h *bridgev1.Hello) {
+	free := s.hold(func() (bool, time.Duration) {
+		if s.supervisor != nil {
+			return false, duplicateWait
+		}
+		s.supervisor = c
+		return true, 0
+	})
+	if !free {
+		s.refuse(c, h, bridgev1.GoodbyeReason_GOODBYE_REASON_DUPLICATE, "another supervisor is connected")
+		return
+	}
+	err := s.welcome(c)
+	if err == nil {
+		s.adopt(h)
+		err = s.readSupervisor(c)
+		s.handler.SupervisorDown()
+	}
+	if violation(err) {
+		s.handler.Note("the supervisor broke the protocol", err)
+		c.goodbye(bridgev1.GoodbyeReason_GOODBYE_REASON_PROTOCOL_ERROR, err.Error())
+	}
+	s.mu.Lock()
+	s.supervisor = nil
+	s.notifyLocked()
+	s.mu.Unlock()
+}
+
+// adopt follows a supervisor's Hello: what it lists exists, what it does not list is gone.
+func (s *Server) adopt(h *bridgev1.Hello) {
+	state := h.GetSupervisor()
+	if state == nil {
+		state = &bridgev1.SupervisorState{}
+	}
+	listed := map[Incarnation]bool{}
+	for _, ws := range state.GetWorkers() {
+		listed[incarnationOf(ws.GetIncarnation())] = true
+	}
+	s.mu.Lock()
+	var gone []*Worker
+	for id, w := range s.workers {
+		if !listed[id] {
+			gone = append(gone, w)
+		}
+	}
+	s.mu.Unlock()
+	for _, w := range gone {
+		s.exit(w, nil)
+	}
+	for _, ws := range state.GetWorkers() {
+		s.register(ws.GetIncarnation(), ws.GetProof(), ws)
+	}
+	if a := state.GetAdapter(); a != nil {
+		s.handler.Adapter(a)
+	}
+	s.handler.SupervisorUp(state)
+	if d := state.GetDrain(); d != nil {
+		s.handler.DrainRequested(time.Duration(d.GetDeadlineMs()) * time.Millisecond)
+	}
+}
+
+func (s *Server) register(id *bridgev1.Incarnation, proof []byte, state *bridgev1.WorkerState) {
+	if id == nil || id.GetSlot() >= 256 {
+		return
+	}
+	key := incarnationOf(id)
+	s.mu.Lock()
+	w := s.workers[key]
+	fresh := w == nil
+	if fresh {
+		w = &Worker{ID: key, pod: id.GetPodUid(), server: s, proof: append([]byte(nil), proof...)}
+	}
+	s.mu.Unlock()
+	s.handler.WorkerRegistered(w, state)
+	if fresh {
+		s.mu.Lock()
+		s.workers[key] = w
+		s.notifyLocked()
+		s.mu.Unlock()
+	}
+}
+
+// exit forgets a worker whose end is proven, once all that it sent was read and its calls have ended. Its connections end by themselves, or after
+// exitWait where something inherited a descriptor.
+func (s *Server) exit(w *Worker, exit *bridgev1.WorkerExited) {
+	s.mu.Lock()
+	delete(s.workers, w.ID)
+	s.notifyLocked()
+	s.mu.Unlock()
+	w.mu.Lock()
+	w.exited = true
+	data, control := w.data, w.control
+	w.mu.Unlock()
+	for _, c := range []*conn{data, control} {
+		if c != nil { // a descriptor that something inherited would keep it open
+			_ = c.SetReadDeadline(time.Now().Add(exitWait))
+		}
+	}
+	s.hold(func() (bool, time.Duration) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.data == nil && w.control == nil && !w.ending, 2 * exitWait
+	})
+	s.handler.WorkerExited(w, exit)
+}
+
+func (s *Server) readSupervisor(c *conn) error {
+	var f Frame
+	for {
+		owned, err := c.readFrame(&f)
+		if err != nil {
+			return err
+		}
+		if !allowed[c.role][f.Kind] {
+			return fmt.Errorf("%w: kind 0x%02x on a SUPERVISOR connection", errRule, uint8(f.Kind))
+		}
+		switch f.Kind {
+		case KindPing:
+			f.Kind = KindPong
+			_ = c.send(f.Append(nil)) // a broken link is told by its reader
+		case KindControl:
+			m := &bridgev1.FromSupervisor{}
+			if err := proto.Unmarshal(f.Payload, m); err != nil {
+				return fmt.Errorf("%w: FromSupervisor does not parse", errRule)
+			}
+			if owned != nil {
+				s.config.Buffers.Put(owned)
+			}
+			s.fromSupervisor(m)
+		}
+	}
+}
+
+func (s *Server) fromSupervisor(m *bridgev1.FromSupervisor) {
+	switch k := m.GetKind().(type) {
+	case *bridgev1.FromSupervisor_Started:
+		s.register(k.Started.GetIncarnation(), k.Started.GetProof(), nil)
+	case *bridgev1.FromSupervisor_Exited:
+		if w := s.worker(k.Exited.GetIncarnation()); w != nil {
+			s.exit(w, k.Exited)
+		}
+	case *bridgev1.FromSupervisor_Adapter:
+		s.handler.Adapter(k.Adapter)
+	case *bridgev1.FromSupervisor_Drain:
+		s.handler.DrainRequested(time.Duration(k.Drain.GetDeadlineMs()) * time.Millisecond)
+	case *bridgev1.FromSupervisor_Session:
+		if w := s.worker(k.Session.GetIncarnation()); w != nil {
+			s.handler.SessionChanged(w, k.Session)
+		}
+	case *bridgev1.FromSupervisor_Usage:
+		now := time.Now()
+		for _, u := range k.Usage.GetWorkers() {
+			if w := s.worker(u.GetIncarnation()); w != nil {
+				w.used(u, now)
+				s.handler.Used(w, u.GetPrivateBytes())
+			}
+		}
+	}
+}
+
+func (s *Server) worker(id *bridgev1.Incarnation) *Worker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.workers[incarnationOf(id)]
+}
+
+// ToSupervisor tells the supervisor something. It reports false when none is connected: then its next Hello asks for the whole wish.
+func (s *Server) ToSupervisor(m *bridgev1.ToSupervisor) bool {
+	s.mu.Lock()
+	c := s.supervisor
+	s.mu.Unlock()
+	payload, err := proto.Marshal(m)
+	if c == nil || err != nil || !c.hailed.Load() {
+		return false
+	}
+	f := Frame{Kind: KindControl, Payload: payload}
+	return c.send(f.Append(nil)) == nil
+}
+
+// Kill asks for the end of one incarnation; with stacks, its stacks are written to the log first.
+func (s *Server) Kill(w *Worker, cause string, stacks bool) bool {
+	return s.ToSupervisor(&bridgev1.ToSupervisor{Kind: &bridgev1.ToSupervisor_Kill{Kill: &bridgev1.Kill{
+		Incarnation: &bridgev1.Incarnation{PodUid: w.pod, Slot: uint32(w.ID.Slot), Nonce: w.ID.Nonce}, Cause: cause, DumpStacks: stacks,
+	}}})
 }

@@ -86,6 +86,8 @@ func (h *house) SupervisorDown()                                         { h.not
 func (h *house) Adapter(*bridgev1.AdapterState)                          { h.note("adapter") }
 func (h *house) DrainRequested(time.Duration)                            { h.note("drain") }
 func (h *house) SessionChanged(*bridge.Worker, *bridgev1.SessionChanged) { h.note("changed") }
+func (h *house) Used(*bridge.Worker, uint64)                             { h.note("used") }
+func (h *house) WorkerStuck(*bridge.Worker)                              { h.note("stuck") }
 func (h *house) Note(text string, _ error)                               { h.note("note: " + text) }
 
 // expect waits for an event that was not consumed yet.
@@ -137,8 +139,8 @@ type watcher struct {
 func newWatcher() *watcher {
 	return &watcher{accepted: make(chan struct{}, 1), ended: make(chan bridge.End, 1)}
 }
-func (w *watcher) CallAccepted()          { w.accepted <- struct{}{} }
-func (w *watcher) CallEnded(e bridge.End) { w.ended <- e }
+func (w *watcher) CallAccepted()               { w.accepted <- struct{}{} }
+func (w *watcher) CallEnded(e bridge.End) bool { w.ended <- e; return false }
 
 func (w *watcher) end(t *testing.T) bridge.End {
 	t.Helper()
@@ -154,36 +156,62 @@ func (w *watcher) end(t *testing.T) bridge.End {
 func start(t *testing.T, w *bridge.Worker, payload []byte) (*bridge.Call, *watcher) {
 	t.Helper()
 	seen := newWatcher()
-	c := bridge.NewCall(seen)
-	if err := w.Start(c, &bridge.Request{Payload: payload, MaxMessage: 4 << 20}); err != nil {
+	c := newCall(seen)
+	if err := w.Queue(c, requestOf(payload)); err != nil {
 		t.Fatal(err)
 	}
+	w.Flush()
 	return c, seen
 }
 
+func newCall(o bridge.Observer) *bridge.Call {
+	c := &bridge.Call{}
+	c.Init(o, make(chan struct{}, 1))
+	return c
+}
+
+func requestOf(payload []byte) *bridge.Request {
+	return &bridge.Request{Payload: [][]byte{payload}, Size: len(payload), MaxMessage: 4 << 20}
+}
+
+// recv waits for the next message, or the end.
 func recv(t *testing.T, c *bridge.Call) ([]byte, *bridge.End) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	m, end, err := c.Recv(ctx)
+	p, err := c.Recv(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m, end
+	if !p.HasMessage {
+		return nil, p.End
+	}
+	m := []byte{}
+	if p.Message.First != nil {
+		m = append(m, *p.Message.First...)
+	}
+	for _, more := range p.Message.More {
+		m = append(m, *more...)
+	}
+	if len(m) != p.Message.Size {
+		t.Fatalf("a message of %d bytes says that it has %d", len(m), p.Message.Size)
+	}
+	return m, nil
 }
 
 func TestCallAndAnswer(t *testing.T) {
 	h := newHouse(t)
 	_, w, link := h.up()
-	if got := link.Tools(); len(got) != 1 || got[0].GetName() != "echo" {
+	if got := link.Declared().Tools; len(got) != 1 || got[0].GetName() != "echo" {
 		t.Fatalf("tools: %v", got)
 	}
 	seen := newWatcher()
-	c := bridge.NewCall(seen)
-	err := link.Start(c, &bridge.Request{Open: &bridge.Open{Name: "s", Epoch: 9}, Epoch: 9, Timeout: time.Second, Payload: []byte("hi"), MaxMessage: 100})
+	c := newCall(seen)
+	err := link.Queue(c, &bridge.Request{Open: true, Name: "s", Epoch: 9, Timeout: time.Second, Payload: [][]byte{[]byte("h"), []byte("i")}, Size: 2, MaxMessage: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
+	link.Flush()
 	if f := w.Data.Expect(bridge.KindSessionOpen); f.Epoch != 9 {
 		t.Fatalf("opened epoch %d", f.Epoch)
 	}
@@ -239,7 +267,7 @@ func TestHowBrokenLinksAreClassified(t *testing.T) {
 			if _, end := recv(t, call); end == nil || end.Kind != c.want {
 				t.Fatalf("the caller sees %+v", end)
 			}
-			if err := link.Start(bridge.NewCall(newWatcher()), &bridge.Request{}); !errors.Is(err, bridge.ErrDown) {
+			if err := link.Queue(newCall(newWatcher()), &bridge.Request{}); !errors.Is(err, bridge.ErrDown) {
 				t.Fatalf("a call on a broken link: %v", err)
 			}
 		})
@@ -320,9 +348,16 @@ func TestLargeRequestsAndAnswersWaitForCredit(t *testing.T) {
 	_, w, link := h.up()
 	request := bytes.Repeat([]byte("r"), 3<<20)
 	seen := newWatcher()
-	c := bridge.NewCall(seen)
+	c := newCall(seen)
 	wrote := make(chan error, 1)
-	go func() { wrote <- link.Start(c, &bridge.Request{Payload: request, MaxMessage: 4 << 20}) }()
+	go func() {
+		if err := link.Queue(c, requestOf(request)); err != nil {
+			wrote <- err
+			return
+		}
+		link.Flush()
+		wrote <- c.SendRest(context.Background(), [][]byte{request[:5], request[5:]}, len(request))
+	}()
 	f := w.Data.Expect(bridge.KindCall)
 	w.Accept(f.ID)
 	got := len(f.Payload)

@@ -123,7 +123,10 @@ func Decode(b []byte) (Frame, int, error) {
 }
 
 // decodeBody reads what follows the length field; it holds at least the header.
-func (f *Frame) decodeBody(b []byte) error {
+func (f *Frame) decodeBody(b []byte) error { return f.decodeLong(b, 0) }
+
+// decodeLong reads a body of which the last bytes, as many as toCome says, are still to come: they belong to the payload.
+func (f *Frame) decodeLong(b []byte, toCome int) error {
 	*f = Frame{Kind: Kind(b[0]), Flags: b[1], ID: binary.LittleEndian.Uint32(b[4:])}
 	ext := int(binary.LittleEndian.Uint16(b[2:]))
 	rest := b[bodyHeader:]
@@ -141,7 +144,7 @@ func (f *Frame) decodeBody(b []byte) error {
 	f.Ext, f.Payload = rest[fixed:fixed+ext], rest[fixed+ext:]
 	switch f.Kind {
 	case KindCall, KindMessage, KindFinish:
-		if len(f.Payload) > MaxPayload {
+		if len(f.Payload)+toCome > MaxPayload {
 			return ErrPayloadTooLong
 		}
 	}

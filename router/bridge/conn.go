@@ -18,58 +18,108 @@ import (
 // writeTimeout bounds a small frame; a peer that does not read so long has a broken connection.
 const writeTimeout = 5 * time.Second
 
-// scratchBytes hold the frames that keep no payload.
-const scratchBytes = 64
+// readBuffer holds the largest header with its extension, and many small frames.
+const readBuffer = 96 << 10
 
 // conn is one connection with its framing. One goroutine reads; any may write.
 type conn struct {
 	net.Conn
-	role   bridgev1.Role
-	reader *bufio.Reader
-	write  sync.Mutex
-	heard  atomic.Int64 // unix nanoseconds of the last byte read
-	stale  atomic.Bool  // its pair is broken: the peer dials again
-	shut   atomic.Bool  // closed by this side
-	hailed atomic.Bool  // Welcome was sent
-	body   [scratchBytes]byte
+	role    bridgev1.Role
+	version uint32
+	reader  *bufio.Reader
+	buffers Buffers
+	heard   atomic.Uint64 // frames read
+	stale   atomic.Bool   // its pair is broken: the peer dials again
+	shut    atomic.Bool   // closed by this side
+	hailed  atomic.Bool   // Welcome was sent
+
+	write sync.Mutex // the holder writes; whoever finishes a write looks for what was queued meanwhile
+	raw   syscall.RawConn
+	try   func(fd uintptr) bool // writes tried once, keeps how far it came
+	tried []byte
+	n     int
 }
 
-func newConn(c net.Conn) *conn {
-	return &conn{Conn: c, reader: bufio.NewReaderSize(c, 64<<10)}
+func newConn(c net.Conn, b Buffers) *conn {
+	wrapped := &conn{Conn: c, reader: bufio.NewReaderSize(c, readBuffer), buffers: b}
+	if s, ok := c.(syscall.Conn); ok {
+		wrapped.raw, _ = s.SyscallConn() // without it every write may wait
+	}
+	wrapped.try = func(fd uintptr) bool {
+		wrapped.n, _ = syscall.Write(int(fd), wrapped.tried) // what is left, and why, is found by the write that waits
+		return true
+	}
+	return wrapped
 }
 
-// readFrame reads one frame. Its memory is the frame's own when it has a payload, and else valid until the next call.
-func (c *conn) readFrame(f *Frame) error {
-	head, err := c.reader.Peek(4)
+// readFrame reads one frame. Ext is valid until the next call, and so is Payload unless owned holds it.
+func (c *conn) readFrame(f *Frame) (owned *[]byte, err error) {
+	head, err := c.peek(4)
 	if err != nil {
-		if len(head) > 0 && errors.Is(err, io.EOF) {
-			return io.ErrUnexpectedEOF
-		}
-		return err
+		return nil, err
 	}
 	n, err := frameLength(head)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, _ = c.reader.Discard(4) // buffered
-	body := c.body[:]
-	if n > len(body) {
-		body = make([]byte, n)
-	}
-	if _, err := io.ReadFull(c.reader, body[:n]); err != nil {
-		if errors.Is(err, io.EOF) {
-			return io.ErrUnexpectedEOF
+	c.heard.Add(1)
+	if 4+n <= readBuffer {
+		all, err := c.peek(4 + n)
+		if err != nil {
+			return nil, err
 		}
-		return err
+		err = f.decodeBody(all[4:])
+		_, _ = c.reader.Discard(4 + n) // buffered; the memory stays until the next read
+		return nil, err
 	}
-	c.heard.Store(time.Now().UnixNano())
-	if err := f.decodeBody(body[:n]); err != nil {
-		return err
+	return c.readLong(f, n)
+}
+
+// readLong reads a frame that does not fit into the buffer: its payload gets memory of its own.
+func (c *conn) readLong(f *Frame, n int) (*[]byte, error) {
+	head, err := c.peek(headerBytes)
+	if err != nil {
+		return nil, err
 	}
-	if n <= len(c.body) && len(f.Payload) > 0 {
-		f.Payload = append([]byte(nil), f.Payload...)
+	fixed, ext := max(int(fixedBytes[head[4]]), 0), 0
+	if fixedBytes[head[4]] >= 0 {
+		ext = int(head[6]) | int(head[7])<<8
 	}
-	return nil
+	before := headerBytes + fixed + ext
+	if before > 4+n {
+		return nil, ErrTruncatedExt
+	}
+	if head, err = c.peek(before); err != nil {
+		return nil, err
+	}
+	if err := f.decodeLong(head[4:], n-(before-4)); err != nil {
+		return nil, err
+	}
+	f.Ext = append([]byte(nil), f.Ext...)
+	_, _ = c.reader.Discard(before) // buffered
+	payload := c.buffers.Get(n - (before - 4))
+	if _, err := io.ReadFull(c.reader, *payload); err != nil {
+		c.buffers.Put(payload)
+		return nil, unexpected(err)
+	}
+	f.Payload = *payload
+	return payload, nil
+}
+
+// peek waits for n bytes; an end in the middle of a frame is told apart from one between two.
+func (c *conn) peek(n int) ([]byte, error) {
+	b, err := c.reader.Peek(n)
+	if err != nil && len(b) > 0 {
+		return nil, unexpected(err)
+	}
+	return b, err
+}
+
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // send writes bytes that must not be torn apart, in at most writeTimeout.
@@ -88,6 +138,17 @@ func (c *conn) sendLocked(b []byte) error {
 	return err
 }
 
+// offerLocked writes what the socket takes at once, and reports how much that was. It never waits.
+func (c *conn) offerLocked(b []byte) int {
+	if c.raw == nil {
+		return 0
+	}
+	c.tried, c.n = b, 0
+	_ = c.raw.Write(c.try) // a closed connection takes nothing
+	c.tried = nil
+	return max(c.n, 0)
+}
+
 // end closes the connection from this side: what the peer had in flight is not read any more.
 func (c *conn) end() {
 	c.shut.Store(true)
@@ -99,6 +160,7 @@ func (c *conn) goodbye(reason bridgev1.GoodbyeReason, message string) {
 	if len(message) > 256 {
 		message = message[:256]
 	}
+	_ = c.SetWriteDeadline(time.Now().Add(writeTimeout)) // whoever waits for this peer gives up
 	payload, err := proto.Marshal(&bridgev1.Goodbye{Reason: reason, Message: message})
 	if err == nil {
 		f := Frame{Kind: KindGoodbye, Payload: payload}

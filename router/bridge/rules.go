@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"fmt"
+	"slices"
 
 	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
 )
@@ -32,8 +33,8 @@ const (
 
 // toRouter says which kinds each role may send after its Welcome.
 var toRouter = map[bridgev1.Role][]Kind{
-	bridgev1.Role_ROLE_DATA:       {KindAccepted, KindMessage, KindFinish, KindSessionOpened, KindSessionClosed, KindGoodbye},
-	bridgev1.Role_ROLE_CONTROL:    {KindPing, KindPong, KindWindow, KindGoodbye},
+	bridgev1.Role_ROLE_DATA:       {KindAccepted, KindHeaders, KindMessage, KindFinish, KindSessionOpened, KindSessionClosed, KindGoodbye},
+	bridgev1.Role_ROLE_CONTROL:    {KindPing, KindPong, KindWindow, KindRecalled, KindGoodbye},
 	bridgev1.Role_ROLE_SUPERVISOR: {KindPing, KindPong, KindControl, KindGoodbye},
 }
 
@@ -52,59 +53,132 @@ var allowed = func() map[bridgev1.Role]*[256]bool {
 	return m
 }()
 
-// callState is where a call stands; transitions are in next.
+// callState is where a call stands.
 type callState uint8
 
 const (
-	callWritten callState = iota
-	callAccepted
+	callWritten   callState = iota // the worker may not have read it
+	callAccepted                   // user code may have run
+	callAnswering                  // headers or a piece of an answer came
 	callEnded
+	callStates
 )
 
-// next is the state after a frame of the worker, or an error when the frame breaks the rules.
-func (s callState) next(f *Frame) (callState, error) {
-	switch {
-	case f.Kind == KindAccepted && s == callWritten:
-		return callAccepted, nil
-	case f.Kind == KindMessage && s == callAccepted:
-		return callAccepted, nil
-	case f.Kind == KindFinish && s == callAccepted && f.Outcome == OutcomeDone:
-		return callEnded, nil
-	case f.Kind == KindFinish && s == callWritten && f.Outcome != OutcomeDone:
-		return callEnded, nil
+// event is what may happen to a call.
+type event uint8
+
+const (
+	onAccepted event = iota
+	onHeaders
+	onMessage
+	onDone       // Finish, outcome 0
+	onRefused    // Finish, another outcome
+	onRecalled   // on CONTROL
+	onReadToEnd  // the connection ended, and all that the worker had written was read
+	onOtherEnd   // the connection ended otherwise
+	onNeverWrote // the connection ended before anything of the Call was written to it
+	callEvents
+)
+
+// effect is what follows from an event.
+type effect uint8
+
+const (
+	breaks  effect = iota // the frame breaks the rules: the connection is closed
+	goesOn                // nothing beside the new state
+	ignored               // the event means nothing any more
+	ends                  // by the event's own meaning: done, refused
+	proves                // ended, and nothing of it was begun
+	doubts                // ended, and user code may have run
+)
+
+type move struct {
+	to callState
+	do effect
+}
+
+// callMoves is the table "States of a call at the router" of docs/bridge.md.
+var callMoves = [callStates][callEvents]move{
+	callWritten: {
+		onAccepted: {callAccepted, goesOn}, onRefused: {callEnded, ends}, onRecalled: {callEnded, proves},
+		onReadToEnd: {callEnded, proves}, onOtherEnd: {callEnded, doubts}, onNeverWrote: {callEnded, proves},
+	},
+	callAccepted: {
+		onHeaders: {callAnswering, goesOn}, onMessage: {callAnswering, goesOn}, onDone: {callEnded, ends}, onRecalled: {callAccepted, ignored},
+		onReadToEnd: {callEnded, doubts}, onOtherEnd: {callEnded, doubts}, onNeverWrote: {callEnded, doubts},
+	},
+	callAnswering: {
+		onMessage: {callAnswering, goesOn}, onDone: {callEnded, ends}, onRecalled: {callAnswering, ignored},
+		onReadToEnd: {callEnded, doubts}, onOtherEnd: {callEnded, doubts}, onNeverWrote: {callEnded, doubts},
+	},
+	callEnded: {onRecalled: {callEnded, ignored}, onReadToEnd: {callEnded, ignored}, onOtherEnd: {callEnded, ignored}, onNeverWrote: {callEnded, ignored}},
+}
+
+// eventOf a frame of the worker.
+func eventOf(f *Frame) event {
+	switch f.Kind {
+	case KindAccepted:
+		return onAccepted
+	case KindHeaders:
+		return onHeaders
+	case KindMessage:
+		return onMessage
+	case KindRecalled:
+		return onRecalled
 	}
-	return s, fmt.Errorf("frame of kind 0x%02x (outcome %d) in state %d of call %d", uint8(f.Kind), f.Outcome, s, f.ID)
+	if f.Outcome == OutcomeDone {
+		return onDone
+	}
+	return onRefused
 }
 
 // limits of a Hello.
 const (
-	maxTools        = 256
-	maxToolName     = 128
-	protocolVersion = 1
+	maxTools       = 256
+	maxToolName    = 128
+	maxMethods     = 1024
+	maxMethodPath  = 256
+	maxWorkerSlots = 256
+	oldestVersion  = 1
+	newestVersion  = 2
 )
+
+// commonVersion is the highest version that the sender of the Hello and this router speak; 0 for none.
+func commonVersion(h *bridgev1.Hello) uint32 {
+	best := uint32(0)
+	for _, v := range h.GetVersions() {
+		if v >= oldestVersion && v <= newestVersion && v > best {
+			best = v
+		}
+	}
+	return best
+}
 
 // checkHello reports why a Hello is refused; it does not look at the identity.
 func checkHello(h *bridgev1.Hello) (bridgev1.GoodbyeReason, string) {
-	ok := false
-	for _, v := range h.GetVersions() {
-		ok = ok || v == protocolVersion
+	broken := bridgev1.GoodbyeReason_GOODBYE_REASON_PROTOCOL_ERROR
+	switch {
+	case commonVersion(h) == 0:
+		return bridgev1.GoodbyeReason_GOODBYE_REASON_VERSION, "this router speaks versions 1 and 2 of the bridge only"
+	case allowed[h.GetRole()] == nil:
+		return broken, "Hello names no role"
+	case h.GetIncarnation() == nil || h.GetIncarnation().GetSlot() >= 256:
+		return broken, "Hello names no incarnation with a slot of 0 to 255"
+	case len(h.GetTools()) > maxTools:
+		return broken, "an adapter declares at most 256 tools"
+	case slices.ContainsFunc(h.GetTools(), func(t *bridgev1.Tool) bool { return !validToolName(t.GetName()) }):
+		return broken, "a tool's name has 1 to 128 of [A-Za-z_][A-Za-z0-9_.]*"
 	}
-	if !ok {
-		return bridgev1.GoodbyeReason_GOODBYE_REASON_VERSION, "this router speaks version 1 of the bridge only"
+	if commonVersion(h) < 2 {
+		return bridgev1.GoodbyeReason_GOODBYE_REASON_UNSPECIFIED, ""
 	}
-	if allowed[h.GetRole()] == nil {
-		return bridgev1.GoodbyeReason_GOODBYE_REASON_PROTOCOL_ERROR, "Hello names no role"
-	}
-	if h.GetIncarnation() == nil || h.GetIncarnation().GetSlot() >= 256 {
-		return bridgev1.GoodbyeReason_GOODBYE_REASON_PROTOCOL_ERROR, "Hello names no incarnation with a slot of 0 to 255"
-	}
-	if len(h.GetTools()) > maxTools {
-		return bridgev1.GoodbyeReason_GOODBYE_REASON_PROTOCOL_ERROR, "an adapter declares at most 256 tools"
-	}
-	for _, t := range h.GetTools() {
-		if !validToolName(t.GetName()) {
-			return bridgev1.GoodbyeReason_GOODBYE_REASON_PROTOCOL_ERROR, "a tool's name has 1 to 128 of [A-Za-z_][A-Za-z0-9_.]*"
-		}
+	switch {
+	case h.GetSlots() > maxWorkerSlots:
+		return broken, fmt.Sprintf("a worker has at most %d slots", maxWorkerSlots)
+	case len(h.GetMethods()) > maxMethods:
+		return broken, fmt.Sprintf("an adapter declares at most %d methods", maxMethods)
+	case slices.ContainsFunc(h.GetMethods(), func(m *bridgev1.Method) bool { return !validMethodPath(m.GetPath()) }):
+		return broken, "a method's path is /package.Service/Method, in at most 256 printable ASCII bytes"
 	}
 	return bridgev1.GoodbyeReason_GOODBYE_REASON_UNSPECIFIED, ""
 }
@@ -121,4 +195,23 @@ func validToolName(name string) bool {
 		}
 	}
 	return true
+}
+
+// validMethodPath: a service and a method, each of at least one printable ASCII byte, no slash in the method.
+func validMethodPath(path string) bool {
+	if len(path) > maxMethodPath || len(path) < 4 || path[0] != '/' {
+		return false
+	}
+	slashes := 0
+	for i := 1; i < len(path); i++ {
+		switch c := path[i]; {
+		case c <= ' ' || c >= 0x7f:
+			return false
+		case c == '/' && (i == 1 || i == len(path)-1):
+			return false
+		case c == '/':
+			slashes++
+		}
+	}
+	return slashes == 1
 }

@@ -20,7 +20,6 @@ const (
 	identityTimeout = 10 * time.Second
 	duplicateWait   = time.Second
 	exitWait        = 500 * time.Millisecond
-	pingInterval    = 2 * time.Second
 	maxStrangers    = 16
 	maxConnections  = 2*256 + 1 + maxStrangers
 )
@@ -43,6 +42,10 @@ type Handler interface {
 	Adapter(state *bridgev1.AdapterState)
 	DrainRequested(left time.Duration)
 	SessionChanged(w *Worker, change *bridgev1.SessionChanged)
+	// Used: the supervisor measured the worker's private memory, in bytes; 0 when it did not.
+	Used(w *Worker, privateBytes uint64)
+	// WorkerStuck: it is silent and uses no CPU time. It comes again each round while that lasts.
+	WorkerStuck(w *Worker)
 	// Note is for the log: something was refused or broke.
 	Note(text string, err error)
 }
@@ -56,7 +59,23 @@ type Config struct {
 	// MaxMessage tells the largest message in bytes, now.
 	MaxMessage func() int
 	Handler    Handler
+	// Heartbeat tells how workers are asked for signs of life, now; nil for DefaultHeartbeat.
+	Heartbeat func() Heartbeat
+	// Buffers lends memory for answers; nil takes it from the heap.
+	Buffers Buffers
 }
+
+// Buffers lends memory. Put may be called from any goroutine, with what Get returned.
+type Buffers interface {
+	Get(length int) *[]byte
+	Put(*[]byte)
+}
+
+// heap is memory that the garbage collector takes back.
+type heap struct{}
+
+func (heap) Get(n int) *[]byte { b := make([]byte, n); return &b }
+func (heap) Put(*[]byte)       {}
 
 // Server listens for the workers and the supervisor of one container.
 type Server struct {
@@ -75,6 +94,12 @@ type Server struct {
 
 // NewServer makes a server; Serve runs it.
 func NewServer(c Config) *Server {
+	if c.Buffers == nil {
+		c.Buffers = heap{}
+	}
+	if c.Heartbeat == nil {
+		c.Heartbeat = func() Heartbeat { return DefaultHeartbeat }
+	}
 	return &Server{config: c, handler: c.Handler, workers: map[Incarnation]*Worker{}, conns: map[*conn]struct{}{}, changed: make(chan struct{})}
 }
 
@@ -129,7 +154,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			_ = c.Close()
 			continue
 		}
-		s.group.Go(func() { s.serve(newConn(c)) })
+		s.group.Go(func() { s.serve(newConn(c, s.config.Buffers)) })
 	}
 }
 
@@ -174,7 +199,7 @@ func (s *Server) serve(c *conn) {
 		s.refuse(c, hello, reason, why)
 		return
 	}
-	c.role = hello.GetRole()
+	c.role, c.version = hello.GetRole(), commonVersion(hello)
 	if s.config.Pod != "" && hello.GetIncarnation().GetPodUid() != s.config.Pod {
 		s.refuse(c, hello, bridgev1.GoodbyeReason_GOODBYE_REASON_IDENTITY, "this router serves another pod")
 		return
@@ -195,7 +220,7 @@ func (s *Server) readHello(c *conn) (*bridgev1.Hello, error) {
 	_ = c.SetReadDeadline(time.Now().Add(helloTimeout))
 	defer func() { _ = c.SetReadDeadline(time.Time{}) }()
 	var f Frame
-	if err := c.readFrame(&f); err != nil {
+	if _, err := c.readFrame(&f); err != nil {
 		return nil, fmt.Errorf("read Hello: %w", err)
 	}
 	if f.Kind != KindHello {
@@ -211,7 +236,7 @@ func (s *Server) readHello(c *conn) (*bridgev1.Hello, error) {
 // welcome answers an accepted Hello.
 func (s *Server) welcome(c *conn) error {
 	payload, err := proto.Marshal(&bridgev1.Welcome{
-		Version: protocolVersion, RouterInstance: s.config.Instance, MaxFrameBytes: MaxFrame,
+		Version: c.version, RouterInstance: s.config.Instance, MaxFrameBytes: MaxFrame,
 		InitialWindowBytes: InitialWindow, MaxMessageBytes: uint64(s.config.MaxMessage()),
 	})
 	if err != nil {
@@ -219,6 +244,7 @@ func (s *Server) welcome(c *conn) error {
 	}
 	f := Frame{Kind: KindWelcome, Payload: payload}
 	err = c.send(f.Append(nil))
+	_ = c.SetWriteDeadline(time.Time{}) // a worker may take its time with what it is sent
 	c.hailed.Store(err == nil)
 	return err
 }
@@ -247,27 +273,60 @@ func (s *Server) hold(accept func() (ok bool, wait time.Duration)) bool {
 	}
 }
 
-// heartbeat pings what is connected.
+// heartbeat asks what is connected for a sign of life, and judges silence.
 func (s *Server) heartbeat(ctx context.Context) {
-	ticker := time.NewTicker(pingInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(s.config.Heartbeat().Interval)
+	defer timer.Stop()
 	for nonce := uint64(1); ; nonce++ {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
-		ping := (&Frame{Kind: KindPing, Nonce: nonce}).Append(nil)
-		s.mu.Lock()
-		var conns []*conn
-		for c := range s.conns {
-			if (c.role == bridgev1.Role_ROLE_CONTROL || c.role == bridgev1.Role_ROLE_SUPERVISOR) && c.hailed.Load() {
-				conns = append(conns, c)
+		h := s.config.Heartbeat()
+		timer.Reset(h.Interval)
+		s.ping(nonce)
+		for _, w := range s.connected() {
+			if w.judge(time.Now(), h) == stuck {
+				s.handler.WorkerStuck(w)
 			}
 		}
-		s.mu.Unlock()
-		for _, c := range conns {
-			_ = c.send(ping) // a broken link is told by its reader
+	}
+}
+
+func (s *Server) ping(nonce uint64) {
+	ping := (&Frame{Kind: KindPing, Nonce: nonce}).Append(nil)
+	s.mu.Lock()
+	var conns []*conn
+	for c := range s.conns {
+		if (c.role == bridgev1.Role_ROLE_CONTROL || c.role == bridgev1.Role_ROLE_SUPERVISOR) && c.hailed.Load() {
+			conns = append(conns, c)
 		}
 	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		_ = c.send(ping) // a broken link is told by its reader
+	}
+}
+
+func (s *Server) connected() []*Worker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var up []*Worker
+	for _, w := range s.workers {
+		w.mu.Lock()
+		if w.up {
+			up = append(up, w)
+		}
+		w.mu.Unlock()
+	}
+	return up
+}
+
+// judge is one round of the worker's heartbeat.
+func (w *Worker) judge(now time.Time, h Heartbeat) judgement {
+	heard := w.heard()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.pulse.round(now, heard, w.usage, h)
 }

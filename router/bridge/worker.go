@@ -1,18 +1,13 @@
 package bridge
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"time"
 
 	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
 	"google.golang.org/protobuf/proto"
 )
-
-// ErrDown says that the worker is not connected: nothing was written.
-var ErrDown = errors.New("worker is not connected")
 
 // Incarnation is one life of one worker process in this container.
 type Incarnation struct {
@@ -34,138 +29,59 @@ type Worker struct {
 	control *conn
 	calls   map[uint32]*Call
 	nextID  uint32
-	closes  []byte // SessionClose frames to be written before anything else
-	tools   []*bridgev1.Tool
-	pid     uint32
+	closes  []byte // SessionClose frames to be written when a slot is free, or with the next call
+	out     []byte // frames to be written as they are
+	spare   []byte // belongs to the holder of the connection's write lock
+	queued  uint64 // bytes that came into out since the connection began
+	wrote   uint64 // bytes of them that were handed to a write
+	said    Declared
+	slots   int
+	pulse   pulse // of Server.heartbeat alone
+	usage   usage
 	up      bool
 	exited  bool
 	ending  bool // the ends of its calls are being told
 }
 
-// Open begins a life at the worker before its first call.
-type Open struct {
-	Name  string
-	Epoch uint64
+// Declared is what a worker's Hello says of itself.
+type Declared struct {
+	Version int
+	Slots   int // calls that may run at a time, 1 to 256
+	Tools   []*bridgev1.Tool
+	Methods []*bridgev1.Method
+	// Files are serialized FileDescriptorProtos, as they came.
+	Files [][]byte
 }
 
-// Request is what Start writes.
-type Request struct {
-	Open       *Open // nil when the worker has the life already
-	Epoch      uint64
-	Timeout    time.Duration // 0: none
-	Info       []byte        // CallInfo, encoded
-	Payload    []byte
-	MaxMessage int // of each answer
-	Tool       uint16
+func declared(h *bridgev1.Hello, version uint32) Declared {
+	d := Declared{Version: int(version), Slots: 1, Tools: h.GetTools()}
+	if version >= 2 {
+		d.Slots, d.Methods, d.Files = max(int(h.GetSlots()), 1), h.GetMethods(), h.GetFileDescriptors()
+	}
+	return d
 }
 
-// Tools that the adapter declared; the index of an entry is its number in Request.Tool. Nil before the worker was connected.
-func (w *Worker) Tools() []*bridgev1.Tool {
+// Declared reads what the worker said when it connected last. The zero value before that.
+func (w *Worker) Declared() Declared {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.tools
+	return w.said
 }
 
-// Start writes the call, with the SessionOpen that it needs. On ErrDown nothing was written and the observer is told nothing.
-func (w *Worker) Start(c *Call, r *Request) error {
+// OpenSession begins a life without a call. On ErrDown nothing was written.
+func (w *Worker) OpenSession(name string, epoch uint64) error {
 	w.mu.Lock()
 	if !w.up {
 		w.mu.Unlock()
 		return ErrDown
 	}
-	data := w.data
-	w.nextID++
-	c.mu.Lock()
-	c.worker, c.id, c.limit = w, w.nextID, r.MaxMessage
-	c.mu.Unlock()
-	w.calls[c.id] = c
+	before := len(w.out)
+	w.out = append(w.out, w.closes...)
+	w.closes = w.closes[:0]
+	w.out = appendOpen(w.out, name, epoch)
+	w.queued += uint64(len(w.out) - before)
 	w.mu.Unlock()
-
-	first := c.take(min(len(r.Payload), MaxPayload))
-	flags := uint8(FlagMessage)
-	if first == len(r.Payload) {
-		flags |= FlagEndMessage | FlagEndStream
-	}
-	frame := Frame{Kind: KindCall, Flags: flags, ID: c.id, Tool: r.Tool, Epoch: r.Epoch, Ext: r.Info,
-		Timeout: uint64(max(r.Timeout.Microseconds(), 0))}
-	err := w.writeCall(data, c, r, &frame, r.Payload[:first])
-	if err == nil && first < len(r.Payload) {
-		w.writeRest(data, c, r.Payload[first:])
-	}
-	return nil // a failed write is told by the reader, which knows whether the worker had begun
-}
-
-// writeCall writes what the worker must hear first, the call, and its first piece, as one.
-func (w *Worker) writeCall(data *conn, c *Call, r *Request, f *Frame, payload []byte) error {
-	data.write.Lock()
-	defer data.write.Unlock()
-	w.mu.Lock()
-	head := w.closes
-	w.closes = nil
-	w.mu.Unlock()
-	if r.Open != nil {
-		head = appendOpen(head, r.Open)
-	}
-	head = f.AppendHeader(head, len(payload))
-	_ = data.SetWriteDeadline(time.Time{}) // a worker may take its time with a long payload
-	var err error
-	if len(payload) <= 16<<10 {
-		_, err = data.Write(append(head, payload...))
-	} else {
-		buffers := net.Buffers{head, payload}
-		_, err = buffers.WriteTo(data.Conn)
-	}
-	if err == nil {
-		c.mu.Lock()
-		c.written = true
-		c.mu.Unlock()
-	}
-	return err
-}
-
-// writeRest sends the request beyond its first piece, as credit comes.
-func (w *Worker) writeRest(data *conn, c *Call, payload []byte) {
-	for len(payload) > 0 {
-		n := c.take(min(len(payload), MaxPayload))
-		if n == 0 {
-			return
-		}
-		f := Frame{Kind: KindMessage, Flags: FlagMessage, ID: c.id}
-		if n == len(payload) {
-			f.Flags |= FlagEndMessage | FlagEndStream
-		}
-		data.write.Lock()
-		_ = data.SetWriteDeadline(time.Time{})
-		buffers := net.Buffers{f.AppendHeader(nil, n), payload[:n]}
-		_, err := buffers.WriteTo(data.Conn)
-		data.write.Unlock()
-		if err != nil {
-			return
-		}
-		payload = payload[n:]
-	}
-}
-
-func appendOpen(b []byte, o *Open) []byte {
-	ext, err := proto.Marshal(&bridgev1.SessionInfo{Name: o.Name})
-	if err != nil {
-		ext = nil // a name is plain ASCII: this cannot happen
-	}
-	f := Frame{Kind: KindSessionOpen, Epoch: o.Epoch, Ext: ext}
-	return f.Append(b)
-}
-
-// OpenSession begins a life without a call. On ErrDown nothing was written.
-func (w *Worker) OpenSession(o Open) error {
-	w.mu.Lock()
-	data, up := w.data, w.up
-	if !up {
-		w.mu.Unlock()
-		return ErrDown
-	}
-	w.closes = appendOpen(w.closes, &o)
-	w.mu.Unlock()
-	w.flushTo(data)
+	w.Flush()
 	return nil
 }
 
@@ -175,28 +91,6 @@ func (w *Worker) QueueClose(epoch uint64, cause uint16) {
 	w.mu.Lock()
 	w.closes = f.Append(w.closes)
 	w.mu.Unlock()
-}
-
-// Flush writes queued closes, unless a call runs: then they follow its end.
-func (w *Worker) Flush() {
-	w.mu.Lock()
-	data, ok := w.data, w.up && len(w.calls) == 0 && len(w.closes) > 0
-	w.mu.Unlock()
-	if ok {
-		w.flushTo(data)
-	}
-}
-
-func (w *Worker) flushTo(data *conn) {
-	data.write.Lock()
-	defer data.write.Unlock()
-	w.mu.Lock()
-	b := w.closes
-	w.closes = nil
-	w.mu.Unlock()
-	if len(b) > 0 {
-		_ = data.sendLocked(b) // a broken link is told by its reader; the worker's table is asked again by epochs
-	}
 }
 
 func (w *Worker) giveBack(id uint32, bytes int) {
@@ -214,23 +108,36 @@ func (w *Worker) writeControl(f *Frame) {
 	}
 }
 
+func (w *Worker) call(id uint32) *Call {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.calls[id]
+}
+
+func (w *Worker) forget(id uint32) {
+	w.mu.Lock()
+	delete(w.calls, id)
+	w.mu.Unlock()
+}
+
 // readData reads the DATA connection until it breaks.
 func (w *Worker) readData(c *conn) error {
 	var f Frame
 	for {
-		if err := c.readFrame(&f); err != nil {
+		owned, err := c.readFrame(&f)
+		if err != nil {
 			return err
 		}
 		if !allowed[c.role][f.Kind] {
 			return fmt.Errorf("%w: kind 0x%02x on a DATA connection", errRule, uint8(f.Kind))
 		}
-		if err := w.dataFrame(&f); err != nil {
+		if err := w.dataFrame(&f, owned); err != nil {
 			return err
 		}
 	}
 }
 
-func (w *Worker) dataFrame(f *Frame) error {
+func (w *Worker) dataFrame(f *Frame, owned *[]byte) error {
 	switch f.Kind {
 	case KindGoodbye:
 		return nil // the end of the stream follows
@@ -246,9 +153,7 @@ func (w *Worker) dataFrame(f *Frame) error {
 		}
 		return nil
 	}
-	w.mu.Lock()
-	c := w.calls[f.ID]
-	w.mu.Unlock()
+	c := w.call(f.ID)
 	if c == nil {
 		if f.ID == 0 || fixedBytes[f.Kind] < 0 {
 			return nil // unknown kinds are ignored where no call is concerned
@@ -256,27 +161,33 @@ func (w *Worker) dataFrame(f *Frame) error {
 		return fmt.Errorf("%w: kind 0x%02x for call %d, which does not run", errRule, uint8(f.Kind), f.ID)
 	}
 	if fixedBytes[f.Kind] < 0 {
-		c.finish(End{Kind: Violation})
+		c.finish(&End{Kind: Violation})
 		return nil
 	}
-	return w.callFrame(c, f)
+	return w.callFrame(c, f, owned)
 }
 
-func (w *Worker) callFrame(c *Call, f *Frame) error {
-	c.mu.Lock()
-	next, err := c.state.next(f)
-	if err == nil {
-		c.state = next
+func (w *Worker) callFrame(c *Call, f *Frame, owned *[]byte) error {
+	if c.step(eventOf(f)) == breaks {
+		return fmt.Errorf("%w: frame of kind 0x%02x (outcome %d) out of order in call %d", errRule, uint8(f.Kind), f.Outcome, f.ID)
 	}
-	c.mu.Unlock()
-	if err != nil {
-		return fmt.Errorf("%w: %w", errRule, err)
-	}
-	if f.Kind == KindAccepted {
+	switch f.Kind {
+	case KindAccepted:
 		c.observer.CallAccepted()
+		c.mu.Lock()
+		room := c.room
+		c.mu.Unlock()
+		poke(room)
+		return nil
+	case KindHeaders:
+		info := &bridgev1.HeadersInfo{}
+		if err := proto.Unmarshal(f.Ext, info); err != nil {
+			return fmt.Errorf("%w: HeadersInfo does not parse", errRule)
+		}
+		c.greet(info.GetMetadata())
 		return nil
 	}
-	give, tooLarge, err := c.message(f.Flags, f.Payload)
+	give, tooLarge, err := c.add(f, owned, w.server.config.Buffers)
 	if err != nil {
 		return err
 	}
@@ -294,11 +205,8 @@ func (w *Worker) callFrame(c *Call, f *Frame) error {
 			return fmt.Errorf("%w: FinishInfo does not parse", errRule)
 		}
 	}
-	w.mu.Lock()
-	delete(w.calls, c.id)
-	w.mu.Unlock()
-	c.observer.CallEnded(end)
-	c.finish(end)
+	w.forget(f.ID)
+	c.ended(&end)
 	w.Flush()
 	return nil
 }
@@ -307,7 +215,7 @@ func (w *Worker) callFrame(c *Call, f *Frame) error {
 func (w *Worker) readControl(c *conn) error {
 	var f Frame
 	for {
-		if err := c.readFrame(&f); err != nil {
+		if _, err := c.readFrame(&f); err != nil {
 			return err
 		}
 		if !allowed[c.role][f.Kind] {
@@ -318,12 +226,42 @@ func (w *Worker) readControl(c *conn) error {
 			f.Kind = KindPong
 			_ = c.send(f.Append(nil)) // a broken link is told by its reader
 		case KindWindow:
-			w.mu.Lock()
-			call := w.calls[f.ID]
-			w.mu.Unlock()
-			if call != nil {
+			if call := w.call(f.ID); call != nil {
 				call.window(f.Bytes)
 			}
+		case KindRecalled:
+			w.recalled(f.ID)
 		}
 	}
+}
+
+// recalled: the worker will never run the call.
+func (w *Worker) recalled(id uint32) {
+	c := w.call(id)
+	if c == nil || c.step(onRecalled) != proves {
+		return // it ended, or had begun
+	}
+	w.forget(id)
+	c.ended(&End{Kind: Recalled})
+	w.Flush()
+}
+
+// heard counts the frames that came over the connections of now.
+func (w *Worker) heard() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := uint64(0)
+	for _, c := range []*conn{w.data, w.control} {
+		if c != nil {
+			n += c.heard.Load()
+		}
+	}
+	return n
+}
+
+// used records what the supervisor measured.
+func (w *Worker) used(u *bridgev1.WorkerUsage, now time.Time) {
+	w.mu.Lock()
+	w.usage = usage{cpu: time.Duration(u.GetCpuUs()) * time.Microsecond, at: now}
+	w.mu.Unlock()
 }

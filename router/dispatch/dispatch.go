@@ -3,12 +3,15 @@ package dispatch
 import (
 	"time"
 
+	"github.com/snakepit-k8s/snakepit/router/dispatch/crash"
+	"github.com/snakepit-k8s/snakepit/router/dispatch/fair"
+	"github.com/snakepit-k8s/snakepit/router/dispatch/least"
+	"github.com/snakepit-k8s/snakepit/router/seeded"
 	"github.com/snakepit-k8s/snakepit/router/session"
 )
 
 const (
 	minSamples  = 20 // before which nothing is known about service times
-	maxRetries  = 2
 	minWaitHint = 20 * time.Millisecond
 	maxWaitHint = 10 * time.Second
 	recoverHint = 200 * time.Millisecond
@@ -18,17 +21,36 @@ const (
 type Dispatcher struct {
 	settings Settings
 	sessions *session.Table
-	workers  map[session.Worker]*Worker
-	slots    [MaxSlots]slot
-	shared   queue
-	actions  []Action
-	queued   int
-	running  int
+	tenants  *fair.Tenants
+	anyone   fair.Queue // calls without a session
+	fresh    fair.Queue // the first calls of lives that have no worker
+	lanes    []*lane    // by the tag of their life; 0 is none
+	spare    []uint32   // tags of lanes without a life
+	actions  [2][]Action
 	seq      uint64
-	wanted   int
-	samples  int
-	average  time.Duration // of service, moving
-	lost     [4]uint64     // sessions lost, by index into LossCauses
+	queued   int
+	reserved int
+	service  average // from Accepted
+	held     average // from the slot
+
+	workers    map[session.Worker]*Worker
+	order      []*Worker         // the same by slot and nonce, so that equal events have equal outcomes
+	bySlot     [MaxSlots]*Worker // that was ready last
+	slots      [MaxSlots]slot
+	bySessions *least.Tree // free workers, those with the fewest sessions first
+	byCalls    *least.Tree // free workers, those with the fewest calls first
+	ready      int         // workers that take new sessions
+	capacity   int         // slots of those
+	free       int         // free slots of those
+	hosts      hosts       // workers that may be sent a call ahead
+	ahead      calls       // sent ahead, and may be recalled
+	recalls    int         // asked for, outcome not known
+	budget     budget
+	wanted     int
+	recycling  recycling
+	crashes    crash.Intensity
+	looping    bool                    // too many deaths
+	lost       [len(LossCauses)]uint64 // sessions lost
 
 	recovered bool // a supervisor said what there is
 	patient   bool // sessions wait for recovery
@@ -41,26 +63,36 @@ type Dispatcher struct {
 
 // New makes a dispatcher without workers. Calls that name a session are refused with Recovering until Supervised or Recovered.
 func New(pod string, settings Settings, now time.Time) *Dispatcher {
-	return &Dispatcher{
-		settings: settings, sessions: session.NewTable(pod, now), workers: map[session.Worker]*Worker{}, patient: true,
+	d := &Dispatcher{
+		sessions: session.NewTable(pod, now), tenants: fair.NewTenants(), lanes: make([]*lane, 1),
+		workers: map[session.Worker]*Worker{}, bySessions: least.New(), byCalls: least.New(), patient: true,
 	}
+	d.budget.fill(now)
+	d.SetSettings(settings)
+	return d
 }
 
-// Actions hands out what is to be done, in order. The slice is valid until the next call of any method.
+// Actions hands out what is to be done, in order. The slice is valid until the call after the next one of Actions; carrying out an action
+// may call any other method, which adds to the next slice.
 func (d *Dispatcher) Actions() []Action {
-	a := d.actions
-	d.actions = d.actions[:0]
+	a := d.actions[0]
+	d.actions[0], d.actions[1] = d.actions[1][:0], a
 	return a
 }
 
-func (d *Dispatcher) act(a Action) { d.actions = append(d.actions, a) }
+func (d *Dispatcher) act(a Action) { d.actions[0] = append(d.actions[0], a) }
 
 func (d *Dispatcher) refuse(c *Call, r Refusal) {
-	d.act(Action{Kind: Refuse, Call: c, Refusal: &r})
+	c.refusal = r
+	d.act(Action{Kind: Refuse, Call: c, Refusal: &c.refusal})
 }
 
 // SetSettings follows new settings.
-func (d *Dispatcher) SetSettings(s Settings) { d.settings = s }
+func (d *Dispatcher) SetSettings(s Settings) {
+	d.settings = s
+	d.tenants.SetShares(s.Shares)
+	d.crashes.SetLimits(s.Crash)
+}
 
 // SetSole says whether this pod is the only one of its group, and whether it may serve at all.
 func (d *Dispatcher) SetSole(sole, standby bool) {
@@ -71,14 +103,8 @@ func (d *Dispatcher) SetSole(sole, standby bool) {
 // SetBlocked tells why no worker will become ready soon; empty when nothing is in the way.
 func (d *Dispatcher) SetBlocked(why string, now time.Time) {
 	d.blocked = why
-	if why == "" || d.anyReady() {
-		return
-	}
-	for c := d.shared.head; c != nil; {
-		next := c.next
-		d.dequeue(c, now)
-		d.refuse(c, d.noReady())
-		c = next
+	if why != "" && d.ready == 0 {
+		d.refuseShared(d.noReady(), now)
 	}
 }
 
@@ -87,9 +113,10 @@ func (d *Dispatcher) Recovered() { d.patient = false }
 
 // Admit takes a call. It ends in Run or Refuse, now or later.
 func (d *Dispatcher) Admit(c *Call, now time.Time) {
-	c.arrived = now
 	d.seq++
-	c.seq = d.seq
+	c.item.Seq, c.item.Value = d.seq, c
+	c.tenant = d.tenants.Tenant(c.Tenant)
+	d.budget.earn()
 	if c.Affinity < d.settings.Affinity {
 		c.Affinity = d.settings.Affinity
 	}
@@ -103,7 +130,7 @@ func (d *Dispatcher) Admit(c *Call, now time.Time) {
 		}
 		d.sessions.Queue(c.Life)
 	}
-	d.enqueue(c)
+	d.enqueue(c, false)
 	d.place(c, now)
 }
 
@@ -122,6 +149,9 @@ func (d *Dispatcher) enter(c *Call, now time.Time) (Refusal, bool) {
 		return Refusal{Reason: Recovering, Wait: recoverHint}, false
 	}
 	verdict, life, loss := d.sessions.Resolve(d.question(c), now)
+	if seeded.DoubleBind && verdict == session.Join && life.Owner() == nil { // absent when it was checked
+		verdict, life = session.Start, nil
+	}
 	switch verdict {
 	case session.Join:
 		c.Life = life
@@ -161,75 +191,88 @@ func verdictRefusal(v session.Verdict, loss session.Loss) Refusal {
 	return Refusal{Reason: SessionUnknown}
 }
 
-// room applies the bounds of the queue, the fail-fast rule and the deadline.
+// room applies the fail-fast rule, the bounds of the queue and the deadline, the cheapest first. A call that runs at once needs no room.
 func (d *Dispatcher) room(c *Call, now time.Time) (Refusal, bool) {
 	if c.Life != nil {
-		if blocker := d.inTheWay(c); blocker != nil && (c.Affinity == StrictFailFast || blocker.Stream && blocker.Life == c.Life) {
-			return Refusal{Reason: WorkerBusy, Wait: d.waitHint(1), BlockedBy: blocker.RequestID}, false
+		if by, busy := d.inTheWay(c.Life); busy && (c.Affinity == StrictFailFast || by != nil && by.Stream && by.Life == c.Life) {
+			r := Refusal{Reason: WorkerBusy, Wait: d.waitHint(1)}
+			if by != nil {
+				r.BlockedBy = by.RequestID
+			}
+			return r, false
 		}
 		if c.Life.Queued() >= d.settings.PerSession {
 			return Refusal{Reason: QueueFull, Wait: d.waitHint(c.Life.Queued()), Limit: d.settings.PerSession, InSession: true}, false
 		}
 	}
-	ready := d.readyWorkers()
-	if ready == 0 && c.Life == nil && (d.wanted == 0 || d.blocked != "") && d.recovered {
+	if d.ready == 0 && c.Life == nil && (d.wanted == 0 || d.blocked != "") && d.recovered {
 		return d.noReady(), false
 	}
-	if d.queued >= d.settings.MaxLength {
-		return Refusal{Reason: QueueFull, Wait: d.waitHint(d.queued), Limit: d.settings.MaxLength}, false
+	if d.runsAtOnce(c) {
+		return Refusal{}, true
 	}
-	if !c.Deadline.IsZero() && d.samples >= minSamples && ready > 0 {
-		wait := d.expectedWait(c, ready)
-		if wait > 0 && now.Add(wait).After(c.Deadline) {
+	if !c.Deadline.IsZero() && d.held.samples >= minSamples && d.capacity > 0 {
+		if wait := d.expectedWait(c); now.Add(wait + wait/4 + d.held.mean).After(c.Deadline) {
 			return Refusal{Reason: DeadlineUnreachable, Wait: clampHint(wait)}, false
+		}
+	}
+	if d.queued >= d.settings.MaxLength {
+		newest := d.tenants.Evict(c.tenant, d.settings.MaxLength)
+		if newest == nil {
+			return Refusal{Reason: QueueFull, Wait: d.waitHint(d.queued), Limit: d.settings.MaxLength}, false
+		}
+		evicted := newest.Value.(*Call)
+		d.dequeue(evicted, now)
+		d.refuse(evicted, Refusal{Reason: QueueFull, Wait: d.waitHint(d.queued), Limit: d.settings.MaxLength})
+		if l := c.Life; l != nil && l.Ended() { // it was the life's only call
+			c.Life = d.sessions.Start(l.Name(), l.Again())
 		}
 	}
 	return Refusal{}, true
 }
 
-// inTheWay is the call that a call of a bound session would wait for.
-func (d *Dispatcher) inTheWay(c *Call) *Call {
-	owner := c.Life.Owner()
-	if owner == nil {
-		if c.Life.Pending() > 0 {
-			return &Call{}
-		}
-		return nil
-	}
-	w := d.workers[owner.ID]
+// inTheWay says whether a call of the life would wait, and for which call where that is known.
+func (d *Dispatcher) inTheWay(l *session.Life) (by *Call, busy bool) {
+	w := holder(l)
 	if w == nil {
-		return nil
+		return nil, l.Pending() > 0
 	}
-	if w.current != nil {
-		return w.current
+	if n := d.lanes[l.Tag()]; n != nil && l.Pending() > 0 {
+		if n.running != nil {
+			return n.running, true
+		}
+		return n.waiting.head, true
 	}
-	if w.State != Ready {
-		return &Call{}
+	if w.active.n >= w.Slots && w.active.n > 0 {
+		return w.active.head, true
 	}
-	return w.waiting.head
+	return nil, w.State != Ready
 }
 
-// expectedWait until the call would begin; 0 when a slot is free for it.
-func (d *Dispatcher) expectedWait(c *Call, ready int) time.Duration {
-	if c.Life != nil && c.Life.Owner() != nil {
-		w := d.workers[c.Life.Owner().ID]
-		ahead := w.waiting.n
-		if w.current != nil {
-			ahead++
+// runsAtOnce says that a worker is free for the call.
+func (d *Dispatcher) runsAtOnce(c *Call) bool {
+	if l := c.Life; l != nil {
+		if w := holder(l); w != nil {
+			return l.Pending() == 0 && w.State == Ready && w.active.n < w.Slots
 		}
-		return time.Duration(ahead) * d.average
+		return false
 	}
-	for _, w := range d.workers {
-		if w.State == Ready && !w.Draining && w.current == nil {
-			return 0
+	return d.choose(c.Session != "") != nil
+}
+
+// expectedWait until a call that does not run at once would begin.
+func (d *Dispatcher) expectedWait(c *Call) time.Duration {
+	if c.Life != nil {
+		if w := holder(c.Life); w != nil {
+			ahead := (w.queued + w.active.n) / max(w.Slots, 1)
+			return time.Duration(max(ahead, c.Life.Pending())) * d.held.mean
 		}
 	}
-	return time.Duration(d.queued/ready+1) * d.average
+	return time.Duration(d.tenants.Ahead(c.tenant, d.queued)+1) * d.held.mean / time.Duration(d.capacity)
 }
 
 func (d *Dispatcher) waitHint(ahead int) time.Duration {
-	ready := max(d.readyWorkers(), 1)
-	return clampHint(time.Duration(ahead) * d.average / time.Duration(ready))
+	return clampHint(time.Duration(ahead) * d.held.mean / time.Duration(max(d.capacity, 1)))
 }
 
 func clampHint(wait time.Duration) time.Duration { return min(max(wait, minWaitHint), maxWaitHint) }
@@ -238,14 +281,17 @@ func (d *Dispatcher) noReady() Refusal {
 	return Refusal{Reason: NoReadyWorker, Wait: time.Second, Detail: d.blocked}
 }
 
-func (d *Dispatcher) readyWorkers() int {
-	n := 0
-	for _, w := range d.workers {
-		if w.State == Ready && !w.Draining {
-			n++
-		}
-	}
-	return n
+// average moves with about the last 16 samples.
+type average struct {
+	samples int
+	mean    time.Duration
 }
 
-func (d *Dispatcher) anyReady() bool { return d.readyWorkers() > 0 }
+func (a *average) add(took time.Duration) {
+	a.samples++
+	if a.samples == 1 {
+		a.mean = took
+		return
+	}
+	a.mean += (took - a.mean) / 16
+}

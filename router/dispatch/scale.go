@@ -3,15 +3,17 @@ package dispatch
 import (
 	"time"
 
+	"github.com/snakepit-k8s/snakepit/router/dispatch/fair"
 	"github.com/snakepit-k8s/snakepit/router/session"
 )
 
 // slot is a place for a worker in the container.
 type slot struct {
-	wanted bool
-	victim bool // chosen once, and kept
-	endsAt time.Time
-	cause  string
+	wanted  bool
+	victim  bool // chosen once, and kept
+	leaving bool // its worker becomes a victim when the replacement in another slot is ready; it does not count as active
+	endsAt  time.Time
+	cause   string
 }
 
 func (s *slot) lossCause(otherwise string) string {
@@ -50,49 +52,64 @@ func (d *Dispatcher) rescale(now time.Time) {
 	}
 	active := 0
 	for i := range d.slots {
-		if d.slots[i].wanted && !d.slots[i].victim {
+		if d.slots[i].active() {
 			active++
 		}
 	}
-	bySlot := d.bySlot()
-	changed := false
-	for i := 0; i < MaxSlots && active < d.wanted; i++ {
-		if s := &d.slots[i]; !s.wanted && bySlot[i] == nil {
-			*s = slot{wanted: true}
-			active++
-			changed = true
+	inSlot := d.inSlots()
+	for ; active < d.wanted; active++ {
+		i := d.freeSlot(&inSlot)
+		if i < 0 {
+			break
 		}
-	}
-	if changed {
+		d.slots[i] = slot{wanted: true}
 		d.act(Action{Kind: Desired})
 	}
+	endsAt := now.Add(d.settings.DrainTimeout)
 	for ; active > d.wanted; active-- {
-		d.mark(d.victim(&bySlot), session.CauseScaledDown, now.Add(d.settings.DrainTimeout), now)
+		i := d.victim(&inSlot)
+		if old := d.recycling.old; old != nil && d.slots[old.ID.Slot].leaving { // it was to go anyway
+			d.keepOld(now)
+			i = int(old.ID.Slot)
+		}
+		d.mark(i, session.CauseScaledDown, endsAt)
 	}
 }
 
-func (d *Dispatcher) bySlot() [MaxSlots]*Worker {
+func (s *slot) active() bool { return s.wanted && !s.victim && !s.leaving }
+
+// freeSlot is the lowest one that is not wanted and has no worker, or -1.
+func (d *Dispatcher) freeSlot(inSlot *[MaxSlots]*Worker) int {
+	for i := range d.slots {
+		if !d.slots[i].wanted && inSlot[i] == nil {
+			return i
+		}
+	}
+	return -1
+}
+
+func (d *Dispatcher) inSlots() [MaxSlots]*Worker {
 	var by [MaxSlots]*Worker
-	for _, w := range d.workers {
+	for _, w := range d.order {
 		by[w.ID.Slot] = w
 	}
 	return by
 }
 
 // victim is the active slot whose end costs least: without a worker, not ready, without sessions, idle, then the highest.
-func (d *Dispatcher) victim(bySlot *[MaxSlots]*Worker) int {
+func (d *Dispatcher) victim(inSlot *[MaxSlots]*Worker) int {
 	best, bestCost := -1, 0
 	for i := MaxSlots - 1; i >= 0; i-- {
-		if !d.slots[i].wanted || d.slots[i].victim {
+		if !d.slots[i].active() {
 			continue
 		}
 		cost := 0
-		if w := bySlot[i]; w != nil {
+		if w := inSlot[i]; w != nil {
 			cost = 1 + 4*w.Sessions()
 			if w.State == Ready {
 				cost++
 			}
-			if w.current != nil {
+			if w.active.n > 0 {
 				cost++
 			}
 		}
@@ -104,15 +121,16 @@ func (d *Dispatcher) victim(bySlot *[MaxSlots]*Worker) int {
 }
 
 // mark makes a slot a victim: no new sessions, and an end by the deadline.
-func (d *Dispatcher) mark(i int, cause string, endsAt time.Time, now time.Time) {
+func (d *Dispatcher) mark(i int, cause string, endsAt time.Time) {
 	s := &d.slots[i]
-	s.victim, s.cause, s.endsAt = true, cause, endsAt
+	s.victim, s.leaving, s.cause, s.endsAt = true, false, cause, endsAt
 	found := false
-	for _, w := range d.workers {
+	for _, w := range d.order {
 		if int(w.ID.Slot) == i {
 			found = true
 			w.Draining, w.EndsAt = true, endsAt
-			d.release(w, now)
+			d.count(w)
+			d.letGo(w)
 		}
 	}
 	if !found {
@@ -120,15 +138,15 @@ func (d *Dispatcher) mark(i int, cause string, endsAt time.Time, now time.Time) 
 	}
 }
 
-// release lets a drained worker go: nothing runs, waits or lives there.
-func (d *Dispatcher) release(w *Worker, _ time.Time) {
-	if s := &d.slots[w.ID.Slot]; w.Draining && s.wanted && w.current == nil && w.waiting.n == 0 && w.Sessions() == 0 {
+// letGo gives up the slot of a drained worker: nothing runs, waits or lives there.
+func (d *Dispatcher) letGo(w *Worker) {
+	if s := &d.slots[w.ID.Slot]; w.Draining && s.wanted && s.victim && w.active.n == 0 && w.following == nil && w.Sessions() == 0 {
 		d.releaseSlot(s)
 	}
 }
 
 func (d *Dispatcher) releaseSlot(s *slot) {
-	s.wanted, s.victim = false, false
+	s.wanted, s.victim, s.leaving = false, false, false
 	d.act(Action{Kind: Desired})
 }
 
@@ -140,33 +158,46 @@ func (d *Dispatcher) Drain(deadline, now time.Time) {
 		}
 		d.drainEnd = deadline
 		for i := range d.slots {
-			d.slots[i].endsAt = deadline
+			d.slots[i].endsAt = soonest(d.slots[i].endsAt, deadline)
 		}
-		for _, w := range d.workers {
-			w.EndsAt = deadline
+		for _, w := range d.order {
+			w.EndsAt = d.slots[w.ID.Slot].endsAt
 		}
 		d.Tick(now)
 		return
 	}
 	d.draining, d.drainEnd = true, deadline
-	d.refuseAll(&d.shared, now)
+	d.recycling.old = nil
+	d.refuseShared(Refusal{Reason: Draining, Wait: time.Second}, now)
 	for i := range d.slots {
-		if s := &d.slots[i]; s.wanted {
-			d.mark(i, session.CauseDrained, deadline, now)
+		s := &d.slots[i]
+		switch {
+		case s.wanted && s.victim:
+			d.mark(i, session.CauseDrained, soonest(s.endsAt, deadline))
+		case s.wanted:
+			d.mark(i, session.CauseDrained, deadline)
 		}
 	}
 	d.Tick(now)
 }
 
+func soonest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
 // Drained says that a drain is complete: nothing runs, waits or lives.
 func (d *Dispatcher) Drained() bool {
-	return d.draining && d.running == 0 && d.queued == 0 && d.sessions.Sessions() == 0
+	return d.draining && d.reserved == 0 && d.queued == 0 && d.sessions.Sessions() == 0
 }
 
 // Tick does what time asks for: idle sessions end, victims whose deadline passed lose their sessions and go, old records of losses are dropped.
 func (d *Dispatcher) Tick(now time.Time) {
 	d.sessions.ForgetLosses(now)
-	for _, w := range d.workers {
+	d.looping = d.crashes.Looping(now)
+	for _, w := range d.order {
 		if s := &d.slots[w.ID.Slot]; s.victim && !now.Before(s.endsAt) {
 			d.expireVictim(w, s, now)
 			continue
@@ -180,6 +211,8 @@ func (d *Dispatcher) Tick(now time.Time) {
 			d.settle(w, now)
 		}
 	}
+	d.recallOverdue(now)
+	d.recycle(now)
 }
 
 func (d *Dispatcher) expireVictim(w *Worker, s *slot, now time.Time) {
@@ -200,23 +233,29 @@ func (d *Dispatcher) closeLife(w *Worker, l *session.Life, cause uint16) {
 	if l.Opened() {
 		d.act(Action{Kind: Close, Worker: w, Epoch: l.Epoch(), Cause: cause})
 	}
-	d.sessions.End(l)
+	d.end(l)
 }
 
 // Retire refuses what waits and every later call: this router ends, its workers stay. Running calls go on.
 func (d *Dispatcher) Retire(now time.Time) {
 	d.retired = true
-	d.refuseAll(&d.shared, now)
-	for _, w := range d.workers {
-		d.refuseAll(&w.waiting, now)
+	why := Refusal{Reason: Draining, Wait: time.Second}
+	d.refuseShared(why, now)
+	for _, n := range d.lanes[1:] {
+		for c := n.waiting.head; c != nil; c = n.waiting.head {
+			d.dequeue(c, now)
+			d.refuse(c, why)
+		}
 	}
 }
 
-func (d *Dispatcher) refuseAll(q *queue, now time.Time) {
-	for c := q.head; c != nil; {
-		next := c.next
-		d.dequeue(c, now)
-		d.refuse(c, Refusal{Reason: Draining, Wait: time.Second})
-		c = next
+// refuseShared refuses what waits for any worker.
+func (d *Dispatcher) refuseShared(why Refusal, now time.Time) {
+	for _, q := range []*fair.Queue{&d.anyone, &d.fresh} {
+		for x := q.Head(); x != nil; x = q.Head() {
+			c := x.Value.(*Call)
+			d.dequeue(c, now)
+			d.refuse(c, why)
+		}
 	}
 }

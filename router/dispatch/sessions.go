@@ -39,7 +39,7 @@ func (d *Dispatcher) Joinable(c *Call, now time.Time) (View, bool) {
 func (d *Dispatcher) view(l *session.Life) View {
 	v := View{Life: l}
 	if o := l.Owner(); o != nil {
-		v.Worker, v.Token = d.workers[o.ID], d.sessions.Token(l)
+		v.Worker, v.Token = o.Holder.(*Worker), d.sessions.Token(l)
 	}
 	return v
 }
@@ -74,31 +74,41 @@ func (d *Dispatcher) Close(c *Call, now time.Time) (bool, *Refusal) {
 
 // Facts are figures for status and metrics.
 type Facts struct {
-	Wanted, Ready, Busy, Queued, Running, Sessions int
-	Draining, Drained, Recovered                   bool
-	Lost                                           [4]uint64 // by LossCauses
+	Wanted, Ready, Busy, Queued, Sessions int
+	Running                               int // calls that have a worker, those sent ahead included
+	Slots                                 int // of the ready workers
+	Draining, Drained, Recovered          bool
+	CrashLooping                          bool
+	Recycling                             bool                    // a worker is being replaced
+	RecycleRequest                        string                  // the latest one
+	RecycleLeft                           int                     // workers that it still asks for
+	Lost                                  [len(LossCauses)]uint64 // by LossCauses
 }
 
 // Facts reads the figures.
 func (d *Dispatcher) Facts() Facts {
 	f := Facts{
-		Wanted: d.wanted, Queued: d.queued, Running: d.running, Sessions: d.sessions.Sessions(),
-		Draining: d.draining, Drained: d.Drained(), Recovered: d.recovered, Lost: d.lost,
+		Wanted: d.wanted, Ready: d.ready, Queued: d.queued, Running: d.reserved, Slots: d.capacity, Sessions: d.sessions.Sessions(),
+		Draining: d.draining, Drained: d.Drained(), Recovered: d.recovered, Lost: d.lost, CrashLooping: d.looping,
+		Recycling: d.recycling.old != nil, RecycleRequest: d.recycling.request,
 	}
-	for _, w := range d.workers {
-		if w.State == Ready && !w.Draining {
-			f.Ready++
-		}
-		if w.current != nil {
+	for _, w := range d.order {
+		if w.active.n > 0 {
 			f.Busy++
+		}
+		if w.usage.asked {
+			f.RecycleLeft++
 		}
 	}
 	return f
 }
 
-// Workers calls f for every incarnation, in no order.
+// Ready counts the workers that take new sessions.
+func (d *Dispatcher) Ready() int { return d.ready }
+
+// Workers calls f for every incarnation, by slot.
 func (d *Dispatcher) Workers(f func(*Worker)) {
-	for _, w := range d.workers {
+	for _, w := range d.order {
 		f(w)
 	}
 }

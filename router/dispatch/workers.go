@@ -1,8 +1,11 @@
 package dispatch
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
+	"github.com/snakepit-k8s/snakepit/router/dispatch/least"
 	"github.com/snakepit-k8s/snakepit/router/session"
 )
 
@@ -13,7 +16,9 @@ type Held struct {
 }
 
 // LossCauses lists the causes by which losses are counted; any other counts as the first.
-var LossCauses = [4]string{session.CauseWorkerGone, session.CauseScaledDown, session.CauseDrained, session.CausePodReplaced}
+var LossCauses = [5]string{
+	session.CauseWorkerGone, session.CauseScaledDown, session.CauseDrained, session.CausePodReplaced, session.CauseRecycled,
+}
 
 func (d *Dispatcher) countLoss(cause string) {
 	for i, c := range LossCauses {
@@ -31,33 +36,85 @@ func (d *Dispatcher) Started(id session.Worker, link any) *Worker {
 		return w
 	}
 	w := &Worker{ID: id, Link: link, owner: d.sessions.AddOwner(id)}
+	w.owner.Holder = w
 	d.workers[id] = w
+	at, _ := slices.BinarySearchFunc(d.order, w, bySlot)
+	d.order = slices.Insert(d.order, at, w)
 	if s := &d.slots[id.Slot]; s.victim || d.recovered && !s.wanted {
 		w.Draining, w.EndsAt = true, s.endsAt
 	}
 	return w
 }
 
-// Up says that the worker is connected and takes calls.
-func (d *Dispatcher) Up(w *Worker, now time.Time) {
+func bySlot(a, b *Worker) int {
+	return cmp.Or(cmp.Compare(a.ID.Slot, b.ID.Slot), cmp.Compare(a.ID.Nonce, b.ID.Nonce))
+}
+
+// Up says that the worker is connected and takes calls: slots at a time, 0 counting as 1 and MaxSlots at most. Prefetch: one with a single slot may be
+// sent a call ahead. Another worker of the same slot number is suspect from then on.
+func (d *Dispatcher) Up(w *Worker, slots int, prefetch bool, now time.Time) {
 	if w.State == Gone {
 		return
 	}
-	w.State = Ready
-	for w.current == nil {
-		before := d.running
-		d.pull(w, now)
-		if d.running == before {
-			break
-		}
+	if other := d.bySlot[w.ID.Slot]; other != nil && other != w {
+		d.Down(other)
 	}
-	d.release(w, now)
+	d.bySlot[w.ID.Slot] = w
+	w.State = Ready
+	w.Slots = min(max(slots, 1), MaxSlots)
+	w.prefetch = prefetch && w.Slots == 1
+	if w.usage.since.IsZero() {
+		w.usage.since = now
+	}
+	d.count(w)
+	d.settle(w, now)
+	d.replaced(w, now)
 }
 
-// Down says that a connection of the worker broke. It is suspect: its sessions wait. Its call ends with Finished or NotStarted, as for any other.
+// Down says that a connection of the worker broke. It is suspect: its sessions wait. Its calls end with Finished or NotStarted, as any other.
 func (d *Dispatcher) Down(w *Worker) {
 	if w.State == Ready {
 		w.State = Suspect
+		d.count(w)
+	}
+}
+
+// count keeps the figures and the order of free workers true; it is called after every change of a worker.
+func (d *Dispatcher) count(w *Worker) {
+	here := d.bySlot[w.ID.Slot] == w
+	open := here && w.State == Ready && !w.Draining
+	free, slots := 0, 0
+	if open {
+		slots, free = w.Slots, max(w.Slots-w.active.n, 0)
+	}
+	if open != w.open {
+		w.open = open
+		if open {
+			d.ready++
+		} else {
+			d.ready--
+		}
+	}
+	d.capacity += slots - w.slots
+	d.free += free - w.free
+	w.slots, w.free = slots, free
+	if here {
+		bySessions, byCalls := least.Absent, least.Absent
+		if free > 0 {
+			sessions, running, slot := uint64(w.Sessions()), uint64(w.active.n), uint64(w.ID.Slot)
+			bySessions = sessions<<17 | running<<8 | slot
+			byCalls = running<<40 | sessions<<8 | slot
+		}
+		d.bySessions.Set(int(w.ID.Slot), bySessions)
+		d.byCalls.Set(int(w.ID.Slot), byCalls)
+	}
+	if host := w.mayHost(); host != w.hosting {
+		w.hosting = host
+		if host {
+			d.hosts.push(w)
+		} else {
+			d.hosts.remove(w)
+		}
 	}
 }
 
@@ -67,16 +124,27 @@ func (d *Dispatcher) Gone(w *Worker, cause string, now time.Time) {
 		return
 	}
 	w.State = Gone
+	d.count(w)
+	if d.bySlot[w.ID.Slot] == w {
+		d.bySlot[w.ID.Slot] = nil
+	}
 	s := &d.slots[w.ID.Slot]
 	if s.victim || !s.wanted {
 		cause = s.lossCause(cause)
+	} else {
+		d.crashes.Died(now)
+		d.looping = d.crashes.Looping(now)
 	}
 	d.sessions.Lives(w.owner, func(l *session.Life) { d.lose(l, cause, now) })
 	d.sessions.RemoveOwner(w.owner)
 	delete(d.workers, w.ID)
+	if at, ok := slices.BinarySearchFunc(d.order, w, bySlot); ok {
+		d.order = slices.Delete(d.order, at, at+1)
+	}
 	if s.victim {
 		d.releaseSlot(s)
 	}
+	d.died(w)
 	d.rescale(now)
 	d.serveShared(now)
 }
@@ -86,14 +154,15 @@ func (d *Dispatcher) Hold(w *Worker, lives []Held, now time.Time) {
 	for _, h := range lives {
 		adopted, loser, epoch := d.sessions.Adopt(h.Name, w.owner, h.Epoch, now)
 		if loser != nil {
-			if other := d.workers[loser.ID]; other != nil {
-				d.act(Action{Kind: Close, Worker: other, Epoch: epoch, Cause: CloseMoved})
-			}
+			other := loser.Holder.(*Worker)
+			d.act(Action{Kind: Close, Worker: other, Epoch: epoch, Cause: CloseMoved})
+			d.count(other)
 		}
 		if adopted != nil && d.settings.Affinity != Hint {
 			adopted.SetStrict()
 		}
 	}
+	d.count(w)
 }
 
 // Dropped says that the worker closed a life by itself. Nothing happens when it is not the life that the table knows.
@@ -116,10 +185,10 @@ func (d *Dispatcher) Supervised(now time.Time) {
 	first := !d.recovered
 	d.recovered, d.patient = true, false
 	if first {
-		for _, w := range d.workers {
+		for _, w := range d.order {
 			d.slots[w.ID.Slot].wanted = true
 			if d.draining {
-				d.mark(int(w.ID.Slot), session.CauseDrained, d.drainEnd, now)
+				d.mark(int(w.ID.Slot), session.CauseDrained, d.drainEnd)
 			}
 		}
 	}
@@ -128,17 +197,18 @@ func (d *Dispatcher) Supervised(now time.Time) {
 	d.serveShared(now)
 }
 
-// serveShared gives the free slots of all workers to what waits.
+// serveShared gives the free slots of all workers to what waits for any of them.
 func (d *Dispatcher) serveShared(now time.Time) {
-	for c := d.shared.head; c != nil; {
-		next := c.next
-		if w := d.choose(c); w != nil {
-			d.pull(w, now)
-			next = d.shared.head
-			if c.in != nil { // another call was earlier for that worker
-				next = c.next
-			}
+	for d.free > 0 {
+		var w *Worker
+		if d.anyone.Len() > 0 {
+			w = d.choose(false)
+		} else if d.fresh.Len() > 0 {
+			w = d.choose(true)
 		}
-		c = next
+		if w == nil || !d.pull(w, now) {
+			break
+		}
 	}
+	d.recallSome(now)
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -25,6 +26,7 @@ const (
 	maxViolations     = 16
 	maxViolationBytes = 100
 	maxTraceback      = 1500
+	maxDetailBytes    = 4 << 10 // all together
 )
 
 // Reason is the machine-readable cause of a failure.
@@ -49,6 +51,8 @@ const (
 	ReasonCallTimeout         Reason = "CALL_TIMEOUT"
 	ReasonDraining            Reason = "DRAINING"
 	ReasonMessageTooLarge     Reason = "MESSAGE_TOO_LARGE"
+	ReasonAlreadyExecuted     Reason = "ALREADY_EXECUTED"
+	ReasonRequestQuarantined  Reason = "REQUEST_QUARANTINED"
 )
 
 // Execution says whether user code may have run.
@@ -80,6 +84,8 @@ var reasonCodes = map[Reason]codes.Code{
 	ReasonCallTimeout:         codes.DeadlineExceeded,
 	ReasonDraining:            codes.Unavailable,
 	ReasonMessageTooLarge:     codes.ResourceExhausted,
+	ReasonAlreadyExecuted:     codes.Aborted,
+	ReasonRequestQuarantined:  codes.FailedPrecondition,
 }
 
 // Failure is why a call did not go well, before it becomes a gRPC status.
@@ -101,6 +107,8 @@ type Failure struct {
 	Answer Answer
 	// Trailers of the adapter's own.
 	Trailers metadata.MD
+	// Plain: a method's own status. It travels as the adapter gave it, without ErrorInfo, as from a gRPC server of its own.
+	Plain bool
 }
 
 // Violation is one bad argument.
@@ -125,41 +133,66 @@ func (f *Failure) StatusCode() codes.Code {
 
 // final failures are never to be repeated by a library.
 func (f *Failure) final() bool {
-	return f.Execution == MaybeExecuted || f.Reason == ReasonSessionLost || f.Reason == ReasonSessionExpired || f.Reason == ReasonCallTimeout
+	switch f.Reason {
+	case ReasonSessionLost, ReasonSessionExpired, ReasonCallTimeout, ReasonAlreadyExecuted:
+		return true
+	}
+	return f.Execution == MaybeExecuted
 }
 
-// status builds the bounded status that travels.
+// say adds to what ErrorInfo tells.
+func (f *Failure) say(key, value string) {
+	info := make(map[string]string, len(f.Info)+1)
+	for k, v := range f.Info {
+		info[k] = v
+	}
+	info[key] = value
+	f.Info = info
+}
+
+// status builds the bounded status that travels: what it carries is shortened until all details fit.
 func (f *Failure) status() error {
+	if f.Plain {
+		return status.Error(f.StatusCode(), f.Message)
+	}
 	st := status.New(f.StatusCode(), clip(f.Message, maxMessageBytes))
-	info := &errdetails.ErrorInfo{Reason: string(f.Reason), Domain: Domain, Metadata: f.infoMetadata()}
-	details := []protoadapt.MessageV1{info}
+	for share := 1; ; share *= 2 {
+		with, err := st.WithDetails(f.details(share)...)
+		if err != nil {
+			return st.Err()
+		}
+		if share == 16 || proto.Size(with.Proto()) <= maxDetailBytes {
+			return with.Err()
+		}
+	}
+}
+
+// details of the failure; longer texts are clipped to one share of so many.
+func (f *Failure) details(share int) []protoadapt.MessageV1 {
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: string(f.Reason), Domain: Domain, Metadata: f.infoMetadata(share)}}
 	if f.Wait > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(f.Wait)})
 	}
 	if len(f.Violations) > 0 {
 		bad := &errdetails.BadRequest{}
-		for _, v := range f.Violations[:min(len(f.Violations), maxViolations)] {
+		for _, v := range f.Violations[:min(len(f.Violations), max(maxViolations/share, 1))] {
 			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
 				Field: clip(v.Field, maxViolationBytes), Description: clip(v.Description, maxViolationBytes)})
 		}
 		details = append(details, bad)
 	} else if f.Traceback != "" {
-		details = append(details, &errdetails.DebugInfo{Detail: clip(f.Traceback, maxTraceback)})
+		details = append(details, &errdetails.DebugInfo{Detail: clip(f.Traceback, maxTraceback/share)})
 	}
-	with, err := st.WithDetails(details...)
-	if err != nil {
-		return st.Err()
-	}
-	return with.Err()
+	return details
 }
 
-func (f *Failure) infoMetadata() map[string]string {
+func (f *Failure) infoMetadata(share int) map[string]string {
 	m := make(map[string]string, len(f.Info)+1)
 	for k, v := range f.Info {
 		if len(m) == maxInfoEntries {
 			break
 		}
-		m[clip(k, 64)] = clip(v, maxInfoBytes)
+		m[clip(k, 64)] = clip(v, maxInfoBytes/share)
 	}
 	execution := f.Execution
 	if execution == "" {
@@ -173,6 +206,7 @@ func (f *Failure) infoMetadata() map[string]string {
 func (f *Failure) trailer(requestID string) metadata.MD {
 	md := f.Answer.metadata(requestID)
 	switch {
+	case f.Plain:
 	case f.final():
 		md.Set(keyPushback, "-1")
 	case f.Wait > 0:

@@ -2,7 +2,6 @@ package front
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/reflection"
 
 	rpcv1alpha1 "github.com/snakepit-k8s/snakepit/api/rpc/v1alpha1"
 )
@@ -28,6 +26,14 @@ const (
 	connectionAgeGrace   = 5 * time.Minute
 	handshakeTimeout     = 5 * time.Second
 	minPingInterval      = 10 * time.Second
+	// A caller whose machine vanished is noticed, and its calls are cancelled.
+	keepaliveTime    = 30 * time.Second
+	keepaliveTimeout = 20 * time.Second
+	// Windows do not grow by themselves: a waiting call costs at most one of a stream. A message that is read gets what it needs.
+	streamWindow     = 64 << 10
+	connectionWindow = 1 << 20
+	// streamWorkers keep their stacks from call to call; calls beyond their number get goroutines of their own.
+	streamWorkers = 64
 )
 
 // HealthService is the name under which health v1 says whether a worker is ready; "" says that the router serves.
@@ -40,36 +46,58 @@ type Server struct {
 	now      Clock
 	grpc     *grpc.Server
 	health   *health.Server
+	budget   *budget
+}
+
+// Option changes a Server.
+type Option func(*Server)
+
+// MessageBudget bounds the bytes of requests in flight, in place of DefaultBudget. At least one message of the size that is allowed when the server
+// is made always fits.
+func MessageBudget(bytes int64) Option {
+	return func(s *Server) { s.budget = newBudget(max(bytes, s.pool.MaxMessageBytes())) }
 }
 
 // New makes a server that serves once Serve is called.
-func New(pool Pool, observer Observer, now Clock) *Server {
+func New(pool Pool, observer Observer, now Clock, options ...Option) *Server {
 	s := &Server{pool: pool, observer: observer, now: now, health: health.NewServer()}
-	age := connectionAge + time.Duration(rand.Int64N(int64(connectionAge/5))) - connectionAge/10
-	s.grpc = grpc.NewServer(
-		grpc.ForceServerCodecV2(codec{}),
-		grpc.UnknownServiceHandler(s.unknownMethod),
-		grpc.MaxConcurrentStreams(maxConcurrentStreams),
-		grpc.MaxHeaderListSize(maxHeaderListBytes),
-		grpc.MaxRecvMsgSize(MaxMessageBytes),
-		grpc.MaxSendMsgSize(MaxMessageBytes),
-		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionIdle: connectionIdle, MaxConnectionAge: age, MaxConnectionAgeGrace: connectionAgeGrace,
-		}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
-	)
+	for _, option := range append([]Option{MessageBudget(DefaultBudget())}, options...) {
+		option(s)
+	}
+	s.grpc = grpc.NewServer(s.options()...)
 	s.grpc.RegisterService(s.description(), nil)
 	healthpb.RegisterHealthServer(s.grpc, s.health)
-	reflection.Register(s.grpc)
+	s.describe()
 	s.SetServing(false)
 	return s
 }
 
+func (s *Server) options() []grpc.ServerOption {
+	age := connectionAge + time.Duration(rand.Int64N(int64(connectionAge/5))) - connectionAge/10
+	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.InTapHandle(keepHeaders),
+		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error { return s.serve(stream, direct) }),
+		grpc.MaxConcurrentStreams(maxConcurrentStreams),
+		grpc.MaxHeaderListSize(maxHeaderListBytes),
+		grpc.MaxRecvMsgSize(MaxMessageBytes),
+		grpc.MaxSendMsgSize(MaxMessageBytes),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connectionWindow),
+		grpc.NumStreamWorkers(streamWorkers),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: connectionIdle, MaxConnectionAge: age, MaxConnectionAgeGrace: connectionAgeGrace,
+			Time: keepaliveTime, Timeout: keepaliveTimeout,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
+	}
+}
+
 // description registers every method of the generic API as a raw stream, so that a call is admitted before its message is read.
 func (s *Server) description() *grpc.ServiceDesc {
-	execute := func(method Method) grpc.StreamHandler {
-		return func(_ any, stream grpc.ServerStream) error { return s.execute(stream, method) }
+	tools := func(run func(*caller) error) grpc.StreamHandler {
+		return func(_ any, stream grpc.ServerStream) error { return s.serve(stream, run) }
 	}
 	raw := func(name string, serverStreams bool, handler grpc.StreamHandler) grpc.StreamDesc {
 		return grpc.StreamDesc{StreamName: name, Handler: handler, ServerStreams: serverStreams}
@@ -78,25 +106,14 @@ func (s *Server) description() *grpc.ServiceDesc {
 		ServiceName: rpcv1alpha1.Pool_ServiceDesc.ServiceName,
 		Metadata:    rpcv1alpha1.Pool_ServiceDesc.Metadata,
 		Streams: []grpc.StreamDesc{
-			raw("Execute", false, execute(Execute)),
-			raw("ExecuteStream", true, execute(ExecuteStream)),
+			raw("Execute", false, tools(execute)),
+			raw("ExecuteStream", true, tools(executeStream)),
 			raw("OpenSession", false, s.small("OpenSession", true, s.openSession)),
 			raw("CloseSession", false, s.small("CloseSession", true, s.closeSession)),
 			raw("GetSession", false, s.small("GetSession", true, s.getSession)),
 			raw("ListTools", false, s.small("ListTools", false, s.listTools)),
 		},
 	}
-}
-
-func (s *Server) unknownMethod(_ any, stream grpc.ServerStream) error {
-	method, _ := grpc.MethodFromServerStream(stream)
-	failure := &Failure{
-		Reason:  ReasonMethodUnknown,
-		Message: fmt.Sprintf("no method %s here; this router serves %s", clip(method, 80), rpcv1alpha1.Pool_ServiceDesc.ServiceName),
-	}
-	stream.SetTrailer(failure.trailer(""))
-	s.observer.Called("", failure.StatusCode().String(), string(failure.Reason), 0)
-	return failure.status()
 }
 
 // SetServing says in health v1 whether a worker is ready.

@@ -1,12 +1,9 @@
 package front
 
 import (
-	"errors"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	rpcv1alpha1 "github.com/snakepit-k8s/snakepit/api/rpc/v1alpha1"
@@ -15,45 +12,33 @@ import (
 // answerer serves one of the small methods: it returns the response, and what its headers say.
 type answerer func(stream grpc.ServerStream, call *Call) (proto.Message, Answer, error)
 
-// small wraps a method without a payload of its own in the same checks and reports as execute.
-func (s *Server) small(method string, needsSession bool, answer answerer) grpc.StreamHandler {
+// small serves a method without a payload of its own, with the same checks and reports as any call.
+func (s *Server) small(name string, needsSession bool, answer answerer) grpc.StreamHandler {
 	return func(_ any, stream grpc.ServerStream) error {
-		began := s.now()
-		err := s.serveSmall(stream, needsSession, answer)
-		reason, code := "", codes.OK
-		var failure *Failure
-		if errors.As(err, &failure) {
-			stream.SetTrailer(failure.trailer(""))
-			reason, code = string(failure.Reason), failure.StatusCode()
-			err = failure.status()
-		} else if err != nil {
-			err = contextStatus(err)
-			code = status.Code(err)
-		}
-		s.observer.Called(method, code.String(), reason, s.now().Sub(began))
-		return err
+		return s.serve(stream, func(c *caller) error {
+			c.target = name
+			return c.small(needsSession, answer)
+		})
 	}
 }
 
-func (s *Server) serveSmall(stream grpc.ServerStream, needsSession bool, answer answerer) error {
-	call, failure := fromContext(stream.Context())
-	if failure != nil {
-		return failure
-	}
-	if needsSession && call.Session == "" {
+func (c *caller) small(needsSession bool, answer answerer) error {
+	if needsSession && c.call.Session == "" {
 		return invalid(keySession, "must be sent with this method")
 	}
-	if _, err := s.read(stream); err != nil {
-		return err
-	}
-	response, where, err := answer(stream, call)
+	request, err := c.read()
 	if err != nil {
 		return err
 	}
-	if err := stream.SetHeader(where.metadata(call.RequestID)); err != nil {
+	request.Free()
+	response, where, err := answer(c.stream, &c.call)
+	if err != nil {
 		return err
 	}
-	return stream.SendMsg(response)
+	if err := c.stream.SetHeader(where.metadata(c.call.RequestID)); err != nil {
+		return err
+	}
+	return c.stream.SendMsg(response)
 }
 
 func (s *Server) openSession(stream grpc.ServerStream, call *Call) (proto.Message, Answer, error) {
@@ -79,12 +64,12 @@ func (s *Server) getSession(_ grpc.ServerStream, call *Call) (proto.Message, Ans
 }
 
 func (s *Server) listTools(grpc.ServerStream, *Call) (proto.Message, Answer, error) {
-	tools, known := s.pool.Tools()
-	if !known {
+	declared := s.pool.Declared()
+	if declared == nil {
 		return nil, Answer{}, &Failure{Reason: ReasonNoReadyWorker, Wait: time.Second, Message: "no worker has declared its tools yet"}
 	}
 	response := &rpcv1alpha1.ListToolsResponse{}
-	for _, t := range tools {
+	for _, t := range declared.Tools {
 		response.Tools = append(response.Tools, &rpcv1alpha1.Tool{
 			Name: t.Name, Description: t.Description, ParametersSchema: t.ParametersSchema, Streaming: t.Streaming, Idempotent: t.Idempotent,
 		})

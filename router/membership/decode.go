@@ -71,7 +71,7 @@ func specFrom(fields map[string]any) (*v1alpha1.WorkerGroupSpec, error) {
 		return nil, listed(failures)
 	}
 	Default(spec)
-	return spec, nil
+	return spec, checkPairs(spec)
 }
 
 func problems(list field.ErrorList) []error {

@@ -59,17 +59,26 @@ func TestBadFilesSayWhatToDo(t *testing.T) {
 		"whole object":  {"kind: WorkerGroup\nspec: {workers: 1}\n", []string{"only the fields of its spec"}},
 		"two documents": {"workers: 1\n---\nworkers: 2\n", []string{"more than one YAML document"}},
 		"every bad field is listed": {
-			"workers: 257\nwrong: 1\nsessions: {affinty: Hint, maxPerWorker: 0}\nqueue: {timeout: 5, maxLength: x}\ncalls: {timeout: 25h}\nprofile: Thread\nadapter: nope\n",
+			"workers: 257\nwrong: 1\nsessions: {affinty: Hint, maxPerWorker: 0}\nqueue: {timeout: 5, maxLength: x}\ncalls: {timeout: 25h}\nprofile: Async\nslots: 1\nadapter: nope\n",
 			[]string{"workers: Invalid value: 257: must be between 0 and 256", `unknown field "wrong"`, `unknown field "sessions.affinty"`,
 				"sessions.maxPerWorker", "queue.timeout", "must be a duration such as", "queue.maxLength", "calls.timeout", "between 100ms and 24h",
-				`profile: Unsupported value: "Thread": supported values: "Process"`, "adapter must be written as module:Class", "9 bad"},
+				`profile: Unsupported value: "Async": supported values: "Process", "Thread"`, "slots: Invalid value: 1: must be between 2 and 256",
+				"adapter must be written as module:Class", "10 bad"},
 		},
 		"wrong kinds": {
 			"workers: 1.5\nsessions: 3\nargs: [1]\npoolName: 7\nimage: 'a b'\ndrainRequest: {deadline: tomorrow}\n",
 			[]string{"workers", "whole number", "sessions", "must be an object", "args[0]", "put it in quotes", "poolName", "image must not contain white space",
 				"drainRequest.startedAt: Required", "drainRequest.cause: Required", "drainRequest.deadline", "must be a time"},
 		},
-		"template": {"workers: 1\ntemplate: {spec: {nodeSelctor: {a: b}}}\n", []string{`unknown field "template.spec.nodeSelctor"`}},
+		"lists": {
+			"workers: 1\nqueue: {shares: [{tenant: a, weight: 1}, {tenant: a, weight: 2}]}\n", []string{`queue.shares[1].tenant: Duplicate value: "a"`},
+		},
+		"entries of lists": {"workers: 1\nqueue: {shares: [{tenant: a b, weight: 1}]}\n", []string{"queue.shares[0].tenant", "a tenant has only"}},
+		"boolean":          {"workers: 1\ncrash: {exposeMessages: 'yes'}\n", []string{"crash.exposeMessages", "true or false, without quotes"}},
+		"pairs":            {"workers: 1\ncrash: {backoff: 1m}\nheartbeat: {interval: 30s}\n", []string{"2 bad", "lower backoff, or raise maxBackoff", "raise timeout, or lower interval"}},
+		"parts of entries": {"workers: 1\nqueue: {shares: [{tenant: a}]}\n", []string{"queue.shares[0].weight: Required"}},
+		"no list":          {"workers: 1\nqueue: {shares: {a: 1}}\n", []string{"queue.shares", "must be a list"}},
+		"template":         {"workers: 1\ntemplate: {spec: {nodeSelctor: {a: b}}}\n", []string{`unknown field "template.spec.nodeSelctor"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec, err := decodeSpec([]byte(c.document))

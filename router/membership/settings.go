@@ -2,6 +2,7 @@ package membership
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -32,9 +33,20 @@ func Default(spec *v1alpha1.WorkerGroupSpec) {
 	fillDuration(&spec.Queue.Timeout, 10*time.Second)
 	fillDuration(&spec.Calls.Timeout, 300*time.Second)
 	fillDuration(&spec.Calls.KillAfter, 10*time.Second)
+	fillDuration(&spec.Calls.StreamTimeout, 900*time.Second)
 	fill(&spec.Calls.MaxMessageBytes, 100<<20)
 	fill(&spec.Startup.Method, v1alpha1.StartMethodAuto)
+	fill(&spec.Startup.BatchSize, 10)
+	fillDuration(&spec.Startup.BatchInterval, 500*time.Millisecond)
 	fillDuration(&spec.Startup.Timeout, 60*time.Second)
+	fillDuration(&spec.Heartbeat.Interval, 2*time.Second)
+	fillDuration(&spec.Heartbeat.Timeout, 10*time.Second)
+	fill(&spec.Heartbeat.Missed, 3)
+	fill(&spec.Crash.MaxRestarts, 10)
+	fillDuration(&spec.Crash.Window, time.Minute)
+	fillDuration(&spec.Crash.Backoff, time.Second)
+	fillDuration(&spec.Crash.MaxBackoff, 30*time.Second)
+	fillDuration(&spec.Crash.Quarantine, 10*time.Minute)
 	fillDuration(&spec.Cleanup.Timeout, 5*time.Minute)
 }
 
@@ -59,8 +71,10 @@ const (
 	integer       // min and max are inclusive
 	text          // min and max count characters
 	texts         // max counts entries; textMax bounds each
+	list          // of objects; max counts them, entries are the limits of their fields
 	duration      // min and max are nanoseconds
 	moment        // RFC 3339
+	boolean
 )
 
 // limit is one field's rule. The CRD is the contract; a test compares every line of the table with it.
@@ -73,6 +87,7 @@ type limit struct {
 	pattern  *regexp.Regexp
 	advice   string // said when pattern does not match
 	required bool   // only where the parent is present
+	entries  []limit
 }
 
 const anyLength = int64(1) << 31
@@ -89,7 +104,8 @@ var limits = []limit{
 		advice:  "adapter must be written as module:Class or module:object, for example my_package.my_module:MyAdapter"},
 	{path: "args", kind: texts, max: 64, textMax: 4096},
 	{path: "protocol", kind: text, max: anyLength, values: []string{"Snakepit"}},
-	{path: "profile", kind: text, max: anyLength, values: []string{"Process"}},
+	{path: "profile", kind: text, max: anyLength, values: []string{"Process", "Thread"}},
+	{path: "slots", kind: integer, min: 2, max: 256},
 	{path: "drain", kind: object},
 	{path: "drain.timeout", kind: duration, min: int64(time.Second), max: int64(24 * time.Hour)},
 	{path: "drainRequest", kind: object},
@@ -105,19 +121,41 @@ var limits = []limit{
 	{path: "queue.maxLength", kind: integer, min: 1, max: 100000},
 	{path: "queue.perSession", kind: integer, min: 1, max: 10000},
 	{path: "queue.timeout", kind: duration, min: int64(10 * time.Millisecond), max: int64(time.Hour)},
+	{path: "queue.shares", kind: list, max: 128, entries: []limit{
+		{path: "tenant", kind: text, min: 1, max: 128, required: true, pattern: regexp.MustCompile(`^[A-Za-z0-9._:@/-]+$`),
+			advice: "a tenant has only A-Z, a-z, 0-9 and the characters . _ : @ / -"},
+		{path: "weight", kind: integer, min: 1, max: 1000, required: true},
+	}},
 	{path: "calls", kind: object},
 	{path: "calls.timeout", kind: duration, min: int64(100 * time.Millisecond), max: int64(24 * time.Hour)},
 	{path: "calls.killAfter", kind: duration, min: int64(100 * time.Millisecond), max: int64(time.Hour)},
+	{path: "calls.streamTimeout", kind: duration, min: int64(100 * time.Millisecond), max: int64(168 * time.Hour)},
+	{path: "calls.streamIdleTimeout", kind: duration, min: int64(100 * time.Millisecond), max: int64(168 * time.Hour)},
 	{path: "calls.maxMessageBytes", kind: integer, min: 1024, max: 1 << 30},
 	{path: "startup", kind: object},
 	{path: "startup.method", kind: text, max: anyLength, values: []string{"Auto", "Fork", "Spawn"}},
+	{path: "startup.batchSize", kind: integer, min: 1, max: 256},
+	{path: "startup.batchInterval", kind: duration, min: 0, max: int64(time.Minute)},
 	{path: "startup.timeout", kind: duration, min: int64(time.Second), max: int64(time.Hour)},
+	{path: "heartbeat", kind: object},
+	{path: "heartbeat.interval", kind: duration, min: int64(100 * time.Millisecond), max: int64(time.Minute)},
+	{path: "heartbeat.timeout", kind: duration, min: int64(500 * time.Millisecond), max: int64(time.Hour)},
+	{path: "heartbeat.missed", kind: integer, min: 1, max: 100},
+	{path: "crash", kind: object},
+	{path: "crash.maxRestarts", kind: integer, min: 1, max: 1000},
+	{path: "crash.window", kind: duration, min: int64(time.Second), max: int64(24 * time.Hour)},
+	{path: "crash.backoff", kind: duration, min: int64(10 * time.Millisecond), max: int64(time.Hour)},
+	{path: "crash.maxBackoff", kind: duration, min: int64(10 * time.Millisecond), max: int64(time.Hour)},
+	{path: "crash.quarantine", kind: duration, min: 0, max: int64(168 * time.Hour)},
+	{path: "crash.exposeMessages", kind: boolean},
 	{path: "cleanup", kind: object},
 	{path: "cleanup.timeout", kind: duration, min: int64(10 * time.Second), max: int64(24 * time.Hour)},
 }
 
 // checkLimits returns every field of a decoded spec that breaks its limit.
-func checkLimits(spec map[string]any) field.ErrorList {
+func checkLimits(spec map[string]any) field.ErrorList { return checkFields(limits, spec) }
+
+func checkFields(limits []limit, spec map[string]any) field.ErrorList {
 	var bad field.ErrorList
 	for _, l := range limits {
 		value, parent := lookUp(spec, l.path)
@@ -190,10 +228,16 @@ func (l limit) check(at *field.Path, value any) *field.Error {
 		if _, err := time.Parse(time.RFC3339, written); !ok || err != nil {
 			return field.TypeInvalid(at, shown(value), "must be a time such as 2026-01-31T12:00:00Z")
 		}
+	case boolean:
+		if _, ok := value.(bool); !ok {
+			return field.TypeInvalid(at, shown(value), "must be true or false, without quotes")
+		}
 	case text:
 		return l.checkText(at, value)
 	case texts:
 		return l.checkTexts(at, value)
+	case list:
+		return l.checkList(at, value)
 	}
 	return nil
 }
@@ -236,6 +280,54 @@ func (l limit) checkTexts(at *field.Path, value any) *field.Error {
 		}
 	}
 	return nil
+}
+
+// checkList returns the first problem of a list of objects. The first field identifies an entry: no two have the same.
+func (l limit) checkList(at *field.Path, value any) *field.Error {
+	entries, ok := value.([]any)
+	if !ok {
+		return field.TypeInvalid(at, shown(value), "must be a list")
+	}
+	if int64(len(entries)) > l.max {
+		return field.TooMany(at, len(entries), int(l.max))
+	}
+	seen := map[any]bool{}
+	for i, entry := range entries {
+		fields, ok := entry.(map[string]any)
+		if !ok {
+			return field.TypeInvalid(at.Index(i), shown(entry), "must be an object with named fields")
+		}
+		if bad := checkFields(l.entries, fields); len(bad) > 0 {
+			bad[0].Field = at.Index(i).Child(bad[0].Field).String()
+			return bad[0]
+		}
+		key := fields[l.entries[0].path]
+		if seen[key] {
+			return field.Duplicate(at.Index(i).Child(l.entries[0].path), key)
+		}
+		seen[key] = true
+	}
+	return nil
+}
+
+// checkPairs refuses what only two fields together say; spec has its defaults. The words are those of the CRD.
+func checkPairs(spec *v1alpha1.WorkerGroupSpec) error {
+	var failures []error
+	for _, pair := range []struct {
+		low, high *metav1.Duration
+		advice    string
+	}{
+		{spec.Heartbeat.Interval, spec.Heartbeat.Timeout, "heartbeat.timeout must not be shorter than heartbeat.interval: raise timeout, or lower interval"},
+		{spec.Crash.Backoff, spec.Crash.MaxBackoff, "crash.backoff must not be longer than crash.maxBackoff: lower backoff, or raise maxBackoff"},
+	} {
+		if pair.low.Duration > pair.high.Duration {
+			failures = append(failures, errors.New(pair.advice))
+		}
+	}
+	if len(failures) == 0 {
+		return nil
+	}
+	return listed(failures)
 }
 
 // shown keeps a wrong value short in a message.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,9 @@ func walkSchema(schema map[string]any, path string, visit func(path string, fiel
 		visit(at, field, schema)
 		if at != "template" {
 			walkSchema(field, at, visit)
+		}
+		if items, ok := field["items"].(map[string]any); ok {
+			walkSchema(items, at, visit)
 		}
 	}
 }
@@ -138,6 +142,10 @@ func TestLimitsAreThoseOfTheCRD(t *testing.T) {
 	table := map[string]limit{}
 	for _, l := range limits {
 		table[l.path] = l
+		for _, inner := range l.entries {
+			inner.path = l.path + "." + inner.path
+			table[inner.path] = inner
+		}
 	}
 	walkSchema(crdSpec(t), "", func(path string, field, parent map[string]any) {
 		if path == "template" {
@@ -174,6 +182,20 @@ func TestLimitsAreThoseOfTheCRD(t *testing.T) {
 			if !found || int64(low) != l.min || int64(high) != l.max {
 				t.Errorf("%s: CRD %v to %v (found %v), table %v to %v", path, low, high, found, time.Duration(l.min), time.Duration(l.max))
 			}
+		case list:
+			if number(field, "maxItems", anyLength) != l.max {
+				t.Errorf("%s: list limits differ", path)
+			}
+			required, _ := field["items"].(map[string]any)["required"].([]any)
+			for _, inner := range l.entries {
+				if slices.Contains(required, any(inner.path)) != inner.required {
+					t.Errorf("%s.%s: required in one of CRD (%v) and table", path, inner.path, required)
+				}
+			}
+		case boolean:
+			if field["type"] != "boolean" {
+				t.Errorf("%s is %v in the CRD", path, field["type"])
+			}
 		case moment:
 			if field["format"] != "date-time" {
 				t.Errorf("%s is no time in the CRD", path)
@@ -209,8 +231,8 @@ func checkWords(t *testing.T, path string, field map[string]any, l limit) {
 	if rule["message"] != l.advice {
 		t.Errorf("%s: CRD says %q, table %q", path, rule["message"], l.advice)
 	}
-	// image is written as a negation in the CRD and as its opposite here; adapter is the same text in both.
-	if path == "adapter" && !strings.Contains(rule["rule"].(string), l.pattern.String()) {
+	// image is written as a negation in the CRD and as its opposite here; the others are the same text in both.
+	if path != "image" && !strings.Contains(rule["rule"].(string), l.pattern.String()) {
 		t.Errorf("%s: CRD %v, table %v", path, rule["rule"], l.pattern)
 	}
 }

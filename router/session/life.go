@@ -10,19 +10,19 @@ type Life struct {
 	idleSince int64 // nanoseconds since the table's base
 	pending   int32 // calls queued or running
 	queued    int32 // calls queued
+	tag       uint32
 	flags     flags
 }
 
 type flags uint8
 
 const (
-	flagStrict  flags = 1 << iota // a strict call bound it: it never moves
-	flagHeld                      // a call was accepted, or its token was given out: it may hold state
-	flagOpened                    // SessionOpen was written to the owner
-	flagAgain                     // a life of this name was lost or moved before
-	flagEnded                     // no longer in the table
-	flagLost                      // it ended by a loss
-	flagRunning                   // a call of it runs
+	flagStrict flags = 1 << iota // a strict call bound it: it never moves
+	flagHeld                     // a call was accepted, or its token was given out: it may hold state
+	flagOpened                   // SessionOpen was written to the owner
+	flagAgain                    // a life of this name was lost or moved before
+	flagEnded                    // no longer in the table
+	flagLost                     // it ended by a loss
 )
 
 // Name of the session.
@@ -58,8 +58,14 @@ func (l *Life) Ended() bool { return l.flags&flagEnded != 0 }
 // Lost says that it ended without its caller's wish.
 func (l *Life) Lost() bool { return l.flags&flagLost != 0 }
 
-// Running says that a call of it runs.
-func (l *Life) Running() bool { return l.flags&flagRunning != 0 }
+// Running says that a worker has a call of it, or is being sent one.
+func (l *Life) Running() bool { return l.pending > l.queued }
+
+// Tag is the number that SetTag left with the life; 0 at first. This package does not look at it.
+func (l *Life) Tag() uint32 { return l.tag }
+
+// SetTag leaves a number with the life, for whoever keeps the calls of lives.
+func (l *Life) SetTag(tag uint32) { l.tag = tag }
 
 // SetStrict keeps the life where it is from now on.
 func (l *Life) SetStrict() { l.flags |= flagStrict }
@@ -73,21 +79,13 @@ func (l *Life) SetOpened() { l.flags |= flagOpened }
 // ClearOpened notes that the owner may not know the life.
 func (l *Life) ClearOpened() { l.flags &^= flagOpened }
 
-// SetRunning notes whether a call of it runs.
-func (l *Life) SetRunning(running bool) {
-	if running {
-		l.flags |= flagRunning
-	} else {
-		l.flags &^= flagRunning
-	}
-}
-
 // Owner is one incarnation that may hold lives.
 type Owner struct {
-	ID    Worker
-	idle  list // oldest first
-	busy  list
-	count int
+	ID     Worker
+	Holder any  // what the caller knows the incarnation as; this package does not look at it
+	idle   list // oldest first
+	busy   list
+	count  int
 }
 
 // Sessions counts the lives it holds.

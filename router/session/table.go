@@ -8,6 +8,7 @@ const (
 	CausePodReplaced = "POD_REPLACED"
 	CauseScaledDown  = "SCALED_DOWN"
 	CauseDrained     = "DRAINED"
+	CauseRecycled    = "RECYCLED"
 )
 
 // maxLosses bounds the loss records; the oldest are dropped first.

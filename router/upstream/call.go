@@ -340,7 +340,7 @@ func (c *call) CallAccepted() {
 		return
 	}
 	c.pool.mu.Lock()
-	c.pool.d.Accepted(&c.d)
+	c.pool.d.Accepted(&c.d, c.pool.now())
 	c.pool.unlock()
 }
 

@@ -58,7 +58,7 @@ func (p *Pool) WorkerUp(w *bridge.Worker) {
 		p.log.Info("worker ready", append([]any{"worker", l.name, "startMilliseconds", milliseconds(now.Sub(l.began))}, p.replaced(w.ID.Slot, now)...)...)
 	}
 	p.slots[w.ID.Slot].failing, p.slots[w.ID.Slot].brokeAt = false, time.Time{}
-	p.d.Up(l.target, now)
+	p.d.Up(l.target, 1, false, now)
 	p.unlock()
 	p.poke()
 }

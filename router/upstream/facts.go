@@ -77,5 +77,5 @@ func stateOf(w *dispatch.Worker) string {
 func (p *Pool) AnyReady() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.d.Facts().Ready > 0
+	return p.d.Ready() > 0
 }

@@ -17,23 +17,6 @@ import (
 	"github.com/snakepit-k8s/snakepit/router/front"
 )
 
-// Settings are followed while the router runs.
-type Settings struct {
-	Dispatch       dispatch.Settings
-	CallTimeout    time.Duration
-	KillAfter      time.Duration
-	StartupTimeout time.Duration
-	StopGrace      time.Duration
-	MaxMessage     int
-	Wanted         int
-	StartMethod    bridgev1.StartMethod
-	// Sole: this pod is proven to be the only one of its group. Standby: another pod is, so this one refuses every call.
-	Sole    bool
-	Standby bool
-	// DrainBy is when a requested drain ends; zero for none. It is never taken back.
-	DrainBy time.Time
-}
-
 // Config of a Pool.
 type Config struct {
 	PodUID  string

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
@@ -204,4 +206,30 @@ func (s *scene) gone(pool *v1alpha1.WorkerPool) {
 	if len(left) > 0 {
 		s.t.Errorf("left in the namespace: %v", left)
 	}
+}
+
+// serverContext is for properties, which have no context of their own.
+var serverContext = context.Background()
+
+func fieldPath(dotted string) []string { return strings.Split(dotted, ".") }
+
+func mergePatch(t *testing.T, change map[string]any) client.Patch {
+	t.Helper()
+	raw, err := json.Marshal(change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client.RawPatch(types.MergePatchType, raw)
+}
+
+// environment is a variable of the worker container; empty when it is not there.
+func environment(pod corev1.Pod, name string) string {
+	for _, c := range pod.Spec.Containers {
+		for _, e := range c.Env {
+			if c.Name == v1alpha1.WorkerContainer && e.Name == name {
+				return e.Value
+			}
+		}
+	}
+	return ""
 }

@@ -31,15 +31,39 @@ var refused = []struct{ name, spec, says string }{
 	{"adapter without object", `{adapter: "module"}`, "for example my_package.my_module:MyAdapter"},
 	{"adapter as a path", `{adapter: "app.py:App/x"}`, "adapter must be written as module:Class"},
 	{"unknown protocol", `{protocol: HTTP}`, `supported values: "Snakepit"`},
+	{"unknown profile", `{profile: Async}`, `supported values: "Process", "Thread"`},
+	{"slots without threads", `{slots: 4}`, "set profile: Thread, or remove slots"},
+	{"slots of a process", `{profile: Process, slots: 4}`, "set profile: Thread, or remove slots"},
+	{"threads without slots", `{profile: Thread}`, "add slots: 2 to 256"},
+	{"one slot", `{profile: Thread, slots: 1}`, "greater than or equal to 2"},
+	{"too many slots", `{profile: Thread, slots: 257}`, "less than or equal to 256"},
 	{"unknown affinity", `{sessions: {affinity: Sticky}}`, `"Hint", "StrictQueue", "StrictFailFast"`},
 	{"idle time too short", `{sessions: {idleTimeout: 10ms}}`, "sessions.idleTimeout must be between 1s and 168h"},
 	{"queue too long", `{queue: {maxLength: 1000000}}`, "less than or equal to 100000"},
 	{"queue timeout", `{queue: {timeout: 2h}}`, "queue.timeout must be between 10ms and 1h"},
+	{"a share twice", `{queue: {shares: [{tenant: a, weight: 1}, {tenant: a, weight: 2}]}}`, "give each tenant one entry"},
+	{"a share of nothing", `{queue: {shares: [{tenant: a, weight: 0}]}}`, "greater than or equal to 1"},
+	{"a share without tenant", `{queue: {shares: [{weight: 1}]}}`, "spec.queue.shares[0].tenant: Required value"},
+	{"tenant with a blank", `{queue: {shares: [{tenant: "a b", weight: 1}]}}`, "a tenant has only A-Z, a-z, 0-9"},
 	{"call timeout", `{calls: {timeout: 48h}}`, "calls.timeout must be between 100ms and 24h"},
 	{"kill too late", `{calls: {killAfter: 2h}}`, "calls.killAfter must be between 100ms and 1h"},
+	{"stream timeout", `{calls: {streamTimeout: 200h}}`, "calls.streamTimeout must be between 100ms and 168h"},
+	{"idle stream timeout", `{calls: {streamIdleTimeout: 0s}}`, "leave it out for no bound"},
 	{"message too large", `{calls: {maxMessageBytes: 2147483648}}`, "less than or equal to 1073741824"},
 	{"drain too short", `{drain: {timeout: 100ms}}`, "drain.timeout must be between 1s and 24h"},
 	{"cleanup too short", `{cleanup: {timeout: 1s}}`, "cleanup.timeout must be between 10s and 24h"},
+	{"no batch", `{startup: {batchSize: 0}}`, "greater than or equal to 1"},
+	{"batch interval", `{startup: {batchInterval: 2m}}`, "startup.batchInterval must be between 0s (no pause) and 1m"},
+	{"heartbeat interval", `{heartbeat: {interval: 2m}}`, "heartbeat.interval must be between 100ms and 1m"},
+	{"heartbeat timeout", `{heartbeat: {timeout: 2h}}`, "heartbeat.timeout must be between 500ms and 1h"},
+	{"heartbeat shorter than its interval", `{heartbeat: {interval: 20s}}`, "raise timeout, or lower interval"},
+	{"heartbeat missed", `{heartbeat: {missed: 0}}`, "greater than or equal to 1"},
+	{"no restart borne", `{crash: {maxRestarts: 0}}`, "greater than or equal to 1"},
+	{"crash window", `{crash: {window: 25h}}`, "crash.window must be between 1s and 24h"},
+	{"back-off too short", `{crash: {backoff: 1ms}}`, "crash.backoff must be between 10ms and 1h"},
+	{"back-off too long", `{crash: {maxBackoff: 2h}}`, "crash.maxBackoff must be between 10ms and 1h"},
+	{"back-off above its bound", `{crash: {backoff: 1m}}`, "lower backoff, or raise maxBackoff"},
+	{"quarantine", `{crash: {quarantine: 200h}}`, "crash.quarantine must be between 0s (no quarantine) and 168h"},
 	{"misspelt", `{wokers: 3}`, `unknown field "spec.wokers"`},
 	{"host network", `{template: {spec: {hostNetwork: true}}}`, `unknown field "spec.template.spec.hostNetwork"`},
 	{"reserved label", `{template: {metadata: {labels: {snakepit.dev/pool: x}}}}`, "choose another prefix"},
@@ -110,6 +134,7 @@ var accepted = []struct{ name, spec string }{
 	{"none", `{workers: 0}`},
 	{"many", `{workers: 256, placement: {workersPerPod: 256}}`},
 	{"nested object", `{adapter: "pkg.sub.mod:factory.make"}`},
+	{"threads", `{profile: Thread, slots: 256}`},
 	{"resources", `{template: {spec: {containers: [{name: worker, resources: {limits: {memory: 2Gi}}, env: [{name: A, value: b}]}]}}}`},
 	{"sidecar", `{template: {spec: {containers: [{name: log, image: x, ports: [{containerPort: 8080}]}], volumes: [{name: data, emptyDir: {}}]}}}`},
 	{"placement", `{template: {metadata: {labels: {team: a}}, spec: {nodeSelector: {gpu: "true"}, tolerations: [{key: gpu, operator: Exists}], serviceAccountName: mine}}}`},
@@ -123,6 +148,19 @@ func TestAcceptedManifests(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// Every sample is a good manifest.
+func TestSamples(t *testing.T) {
+	paths, err := filepath.Glob(filepath.Join(fixture.Root(), "config", "samples", "*.yaml"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("samples: %v %v", paths, err)
+	}
+	for _, path := range paths {
+		if out := kubectl(t, "apply", "--dry-run=server", "--validate=strict", "-f", path); !strings.Contains(out, "created") {
+			t.Errorf("%s: %s", path, out)
+		}
 	}
 }
 

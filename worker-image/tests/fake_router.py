@@ -135,10 +135,12 @@ def request(tool: str, arguments: dict[str, Any], json: dict[str, Any] | None = 
 class FakeRouter:
     """Listens, welcomes whoever the supervisor announced, and offers calls."""
 
-    def __init__(self, path: str, window: int = 1 << 20, max_message: int = 100 << 20) -> None:
+    def __init__(self, path: str, window: int = 1 << 20, max_message: int = 100 << 20, version: int = 2) -> None:
         self.path = path
         self.instance = int.from_bytes(os.urandom(8), "little")
         self.window = window
+        # The highest version that it speaks.
+        self.version = version
         self.max_message = max_message
         self.proofs: dict[int, bytes] = {}
         self.slots: dict[int, int] = {}
@@ -318,7 +320,7 @@ class FakeRouter:
     def _admit(self, connection: Connection) -> bool:
         hello = connection.hello
         welcome = messages.Welcome(
-            version=1,
+            version=max(v for v in hello.versions if v <= self.version),
             router_instance=self.instance,
             max_frame_bytes=327_688,
             initial_window_bytes=self.window,

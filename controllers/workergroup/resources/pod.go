@@ -119,6 +119,9 @@ func workerContainer(group *v1alpha1.WorkerGroup) corev1.Container {
 		corev1.EnvVar{Name: "TMPDIR", Value: v1alpha1.WorkerHome},
 		corev1.EnvVar{Name: "USER", Value: "worker"},
 	)
+	if slots := group.Spec.Slots; slots > 1 {
+		env = append(env, corev1.EnvVar{Name: v1alpha1.EnvSlots, Value: strconv.Itoa(int(slots))})
+	}
 	return corev1.Container{
 		Name:            v1alpha1.WorkerContainer,
 		Image:           group.Spec.Image,

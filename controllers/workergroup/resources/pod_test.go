@@ -79,6 +79,27 @@ func overlaid() *v1alpha1.PodTemplate {
 	}
 }
 
+// The number of calls at a time reaches the workers only where it is more than one: pods of other pools stay as they were.
+func TestSlots(t *testing.T) {
+	for slots, want := range map[int32]string{0: "", 2: "2", 256: "256"} {
+		group := newGroup()
+		group.Spec.Slots = slots
+		pod, err := MakePod(group, 0, "router:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, e := range pod.Spec.Containers[0].Env {
+			if e.Name == v1alpha1.EnvSlots {
+				got = e.Value
+			}
+		}
+		if got != want {
+			t.Errorf("slots %d: %s=%q, want %q", slots, v1alpha1.EnvSlots, got, want)
+		}
+	}
+}
+
 func TestPodWithTemplate(t *testing.T) {
 	group := newGroup()
 	group.Spec.Template = overlaid()

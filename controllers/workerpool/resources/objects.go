@@ -28,8 +28,9 @@ func MakeGroup(pool *v1alpha1.WorkerPool, revision string, ordinal int) *v1alpha
 	return group
 }
 
-// Live is what a group of the pool follows while it runs. sessions.creation is resolved here: every live field has a value, so that
-// server-side apply never has to take one away.
+// Live is what a group of the pool follows while it runs. sessions.creation is resolved here. A field that becomes unset is taken from the
+// group because each part of its live settings is atomic there (hack/crd-trim): what Create wrote belongs to another entry of managedFields
+// than what server-side apply writes, so that leaving out a field of its own would not take it away.
 func Live(pool *v1alpha1.WorkerPool) v1alpha1.LiveSettings {
 	live := *pool.Spec.LiveSettings.DeepCopy()
 	if live.Sessions.Creation == "" {

@@ -135,6 +135,8 @@ func TestRevision(t *testing.T) {
 		"empty args": func(s *v1alpha1.PodSettings) { s.Args = []string{"", ""} },
 		"drain":      func(s *v1alpha1.PodSettings) { s.Drain.Timeout = &metav1.Duration{Duration: time.Second} },
 		"resources":  func(s *v1alpha1.PodSettings) { s.Template = container(cpu("2")) },
+		"threads":    func(s *v1alpha1.PodSettings) { s.Profile, s.Slots = v1alpha1.ProfileThread, 2 },
+		"more slots": func(s *v1alpha1.PodSettings) { s.Profile, s.Slots = v1alpha1.ProfileThread, 3 },
 		"emptyDir": func(s *v1alpha1.PodSettings) {
 			s.Template = &v1alpha1.PodTemplate{Spec: &v1alpha1.PodTemplateSpec{Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}}}
 		},

@@ -25,7 +25,7 @@ type Peer struct {
 	Conn net.Conn
 }
 
-// Dial connects and says Hello; it does not wait for the answer.
+// Dial connects and says Hello, for versions 1 and 2 unless it names others; it does not wait for the answer.
 func Dial(t testing.TB, socket string, hello *bridgev1.Hello) *Peer {
 	t.Helper()
 	conn, err := net.Dial("unix", socket)
@@ -35,7 +35,9 @@ func Dial(t testing.TB, socket string, hello *bridgev1.Hello) *Peer {
 	t.Cleanup(func() { _ = conn.Close() })
 	p := &Peer{t: t, Conn: conn}
 	if hello != nil {
-		hello.Versions = []uint32{1}
+		if hello.Versions == nil {
+			hello.Versions = []uint32{1, 2}
+		}
 		p.SendMessage(bridge.KindHello, hello)
 	}
 	return p
@@ -177,16 +179,35 @@ func State(pod string, slot uint32, nonce uint64, sessions ...*bridgev1.Session)
 type Worker struct {
 	ID            *bridgev1.Incarnation
 	Data, Control *Peer
+	Version       uint32 // that the router chose
 }
 
 // DialWorker connects a worker with these tools and waits until it is welcome.
 func DialWorker(t testing.TB, socket string, id *bridgev1.Incarnation, tools ...*bridgev1.Tool) *Worker {
 	t.Helper()
+	return DialWorkerSaying(t, socket, id, &bridgev1.Hello{Tools: tools})
+}
+
+// DialWorkerSaying connects a worker whose DATA Hello declares what the given one does, for its versions.
+func DialWorkerSaying(t testing.TB, socket string, id *bridgev1.Incarnation, data *bridgev1.Hello) *Worker {
+	t.Helper()
 	w := &Worker{ID: id}
-	w.Control = Dial(t, socket, &bridgev1.Hello{Role: bridgev1.Role_ROLE_CONTROL, Incarnation: id, Proof: Proof(id.GetNonce())})
+	w.Control = Dial(t, socket, &bridgev1.Hello{Role: bridgev1.Role_ROLE_CONTROL, Versions: data.Versions, Incarnation: id, Proof: Proof(id.GetNonce())})
 	w.Control.Expect(bridge.KindWelcome)
-	w.Data = Dial(t, socket, &bridgev1.Hello{Role: bridgev1.Role_ROLE_DATA, Incarnation: id, Proof: Proof(id.GetNonce()), Tools: tools})
-	w.Data.Expect(bridge.KindWelcome)
+	data.Role, data.Incarnation, data.Proof = bridgev1.Role_ROLE_DATA, id, Proof(id.GetNonce())
+	w.Data = Dial(t, socket, data)
+	w.Version = w.Data.ExpectWelcome().GetVersion()
+	return w
+}
+
+// ExpectWelcome reads the answer to Hello.
+func (p *Peer) ExpectWelcome() *bridgev1.Welcome {
+	p.t.Helper()
+	f := p.Expect(bridge.KindWelcome)
+	w := &bridgev1.Welcome{}
+	if err := proto.Unmarshal(f.Payload, w); err != nil {
+		p.t.Fatal(err)
+	}
 	return w
 }
 
@@ -196,6 +217,17 @@ func (w *Worker) Accept(call uint32) { w.Data.Send(&bridge.Frame{Kind: bridge.Ki
 // Answer finishes the call with one message.
 func (w *Worker) Answer(call uint32, payload []byte) {
 	w.Data.Send(&bridge.Frame{Kind: bridge.KindFinish, ID: call, Flags: bridge.FlagMessage | bridge.FlagEndMessage, Payload: payload})
+}
+
+// SendExt writes a frame whose extension is a protobuf message.
+func (p *Peer) SendExt(f *bridge.Frame, m proto.Message) {
+	p.t.Helper()
+	ext, err := proto.Marshal(m)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	f.Ext = ext
+	p.Send(f)
 }
 
 // Close breaks both connections, as the end of the process does.

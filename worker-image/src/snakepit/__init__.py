@@ -1,7 +1,7 @@
-"""Snakepit for Kubernetes: adapters for workers, and the client that calls them.
+"""Snakepit for Kubernetes: adapters and gRPC servicers for workers, and the client that calls them.
 
-The client needs grpcio (`pip install 'snakepit-k8s[client]'`) and is imported when first used,
-so that workers never load it.
+The client and `snakepit.server()` need grpcio (`pip install 'snakepit-k8s[client]'`) and are imported when first used,
+so that workers without servicers never load it.
 """
 
 from __future__ import annotations
@@ -42,13 +42,16 @@ if TYPE_CHECKING:
         WorkerBusy as WorkerBusy,
         WorkerDied as WorkerDied,
     )
+    from snakepit.servicer import server as server
 
 __version__ = "0.1.0"
-__all__ = ["Adapter", "Context", "Progress", "Session", "__version__", "errors", "tool"]
+__all__ = ["Adapter", "Context", "Progress", "Session", "__version__", "errors", "server", "tool"]
 
 
 def __getattr__(name: str) -> Any:
     """Offer what the client package has; it loads grpcio for `Client` only, and says what to install."""
+    if name == "server":
+        return importlib.import_module("snakepit.servicer").server
     if not name.startswith("_"):
         client = importlib.import_module("snakepit.client")
         if name in client.__all__:

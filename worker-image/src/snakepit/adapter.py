@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, overload
@@ -29,6 +30,7 @@ class ToolOptions:
 
     name: str
     idempotent: bool = False
+    interruptible: bool = False
     description: str | None = None
     errors: Mapping[type[BaseException], Code] = dataclasses.field(default_factory=dict)
 
@@ -50,6 +52,7 @@ def tool(
     *,
     name: str | None = None,
     idempotent: bool = False,
+    interruptible: bool = False,
     errors: Mapping[type[BaseException], str | Code] | None = None,
     description: str | None = None,
 ) -> Callable[[_F], _F]: ...
@@ -61,6 +64,7 @@ def tool(
     *,
     name: str | None = None,
     idempotent: bool = False,
+    interruptible: bool = False,
     errors: Mapping[type[BaseException], str | Code] | None = None,
     description: str | None = None,
 ) -> Any:
@@ -69,14 +73,20 @@ def tool(
     `idempotent`: callers may ask for a repeat when it is unknown whether a call ran. `errors`: exception types and
     the gRPC code each is reported with, such as `{KeyError: "NOT_FOUND"}`. `name` and `description` replace the
     function's name and the first paragraph of its documentation.
+    `interruptible`: when the call is given up, a signal raises snakepit.errors.Interrupted within the function, also
+    while it sleeps or waits. Only for plain functions and generators, under profile Process; `finally` blocks run, but
+    code between two statements may be interrupted anywhere, so the function must not leave shared state half changed.
     """
 
     def declare(target: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(target, (staticmethod, classmethod)) or not callable(target):
             raise TypeError("@tool takes a function; write @staticmethod or @classmethod above @tool, not below it")
+        if interruptible and (inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target)):
+            raise TypeError("@tool(interruptible=True) is for plain functions; a cancel reaches coroutines without it")
         options = ToolOptions(
             name=_checked_name(target.__name__ if name is None else name),
             idempotent=idempotent,
+            interruptible=interruptible,
             description=description,
             errors=_checked_errors(errors or {}),
         )

@@ -84,7 +84,7 @@ class Context:
 
     def raise_if_cancelled(self) -> None:
         """Raise snakepit.errors.Cancelled when the call was given up."""
-        if self._cancelled:
+        if self.cancelled:
             raise errors.Cancelled("the caller gave this call up")
 
     def time_remaining(self) -> float | None:

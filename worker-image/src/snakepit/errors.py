@@ -43,6 +43,13 @@ class Cancelled(AdapterError):
     code = Code.CANCELLED
 
 
+class Interrupted(BaseException):
+    """Raised by the runtime within a handler of `@tool(interruptible=True)` whose call was given up.
+
+    Not an Exception, as asyncio.CancelledError is none: code that catches every error must not catch this one.
+    """
+
+
 class InvalidArgument(AdapterError):
     """An argument is wrong whatever the state of the system."""
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from snakepit.bridge import calls, protocol, sessions, supervision
-from snakepit.bridge.supervision import Kill, Phase, Start, Supervision, Terminate
+from snakepit.bridge import calls, protocol, sessions
+from snakepit.bridge.calls import Verdict
 
 BRIDGE = Path(protocol.__file__).parent
 FORBIDDEN = {"asyncio", "threading", "time", "socket", "google", "snakepit.messages", "snakepit.bridge.messages"}
@@ -29,37 +30,69 @@ def test_the_rules_know_no_input_or_output(name: str) -> None:
 
 
 class Calls(RuleBasedStateMachine):
-    """Every call ends exactly once: refused because a Cancel came first, or begun and ended."""
+    """Every call ends exactly once: cancelled or recalled before it began, or begun and ended."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = calls.CallTable()
+        self.table: calls.CallTable[str] = calls.CallTable()
         self.last = 0
+        self.waiting: set[int] = set()
         self.cancelled: set[int] = set()
+        self.recalled: set[int] = set()
         self.terminal: dict[int, str] = {}
 
-    @precondition(lambda self: not self.table.running)
+    def to_come(self, id: int) -> bool:
+        return id > self.last or id in self.waiting
+
+    def begin(self, id: int) -> None:
+        verdict = self.table.begin(id, f"call {id}")
+        if id in self.recalled:
+            assert verdict is Verdict.RECALLED
+        elif id in self.cancelled:
+            assert verdict is Verdict.CANCELLED
+        else:
+            assert verdict is Verdict.BEGUN and self.table.running[id] == f"call {id}"
+            return
+        assert id not in self.table.running and id not in self.terminal
+        self.terminal[id] = verdict.name
+
     @rule(skip=st.integers(1, 3))
     def call(self, skip: int) -> None:
         self.last += skip
-        if self.table.begin(self.last):
-            assert self.last not in self.cancelled
-        else:
-            assert self.last in self.cancelled
-            self.terminal[self.last] = "refused"
+        self.begin(self.last)
+
+    @rule(skip=st.integers(1, 3))
+    def see(self, skip: int) -> None:
+        self.last += skip
+        self.table.see(self.last)
+        self.waiting.add(self.last)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def begin_later(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(sorted(self.waiting)))
+        self.waiting.discard(id)
+        self.begin(id)
 
     @rule(ahead=st.integers(-3, 5))
     def cancel(self, ahead: int) -> None:
         id = max(1, self.last + ahead)
-        running = self.table.running
-        assert self.table.cancel(id, 1) == (id == running)
-        if id > self.last:
+        running = self.table.running.get(id)
+        assert self.table.cancel(id) == running
+        if self.to_come(id):
             self.cancelled.add(id)
 
+    @rule(ahead=st.integers(-3, 5))
+    def recall(self, ahead: int) -> None:
+        id = max(1, self.last + ahead)
+        assert self.table.recall(id) == self.to_come(id), "exactly what has not begun can be taken back"
+        if self.to_come(id):
+            self.recalled.add(id)
+
     @precondition(lambda self: self.table.running)
-    @rule()
-    def end(self) -> None:
-        id = self.table.running
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(sorted(self.table.running)))
         assert id not in self.terminal
         self.table.end(id)
         self.terminal[id] = "ended"
@@ -68,21 +101,27 @@ class Calls(RuleBasedStateMachine):
 
     @rule()
     def reuse(self) -> None:
-        if self.last:
+        if self.last and self.last not in self.waiting:
             with pytest.raises(protocol.ProtocolError):
-                self.table.begin(self.last)
+                self.table.begin(self.last, "again")
 
 
 TestCalls = Calls.TestCase
 
 
 def test_remembered_cancels_are_bounded() -> None:
-    table = calls.CallTable()
+    table: calls.CallTable[str] = calls.CallTable()
     for id in range(1, 3000):
-        table.cancel(id, 1)
-    assert table.begin(1), "the oldest are forgotten"
-    table.end(1)
-    assert not table.begin(2999)
+        table.cancel(id)
+    assert table.begin(1, "one") is Verdict.BEGUN, "the oldest are forgotten"
+    assert table.begin(2999, "last") is Verdict.CANCELLED
+
+
+def test_a_promise_is_never_forgotten() -> None:
+    table: calls.CallTable[str] = calls.CallTable()
+    promised = [id for id in range(1, 3000) if table.recall(id)]
+    assert len(promised) == calls.MAX_REMEMBERED
+    assert [id for id in range(1, 3000) if table.begin(id, "x") is Verdict.RECALLED] == promised
 
 
 @given(st.integers(0, 1 << 21), st.lists(st.tuples(st.booleans(), st.integers(0, 1 << 19))))
@@ -101,18 +140,97 @@ def test_credit_is_never_exceeded(initial: int, steps: list[tuple[bool, int]]) -
     assert taken <= given_
 
 
-@given(st.lists(st.binary(max_size=100), min_size=1, max_size=20), st.integers(1, 200))
-def test_a_request_is_put_together_and_credit_never_exceeds_it(pieces: list[bytes], window: int) -> None:
+@given(
+    st.lists(st.lists(st.binary(max_size=100), min_size=1, max_size=5), max_size=8),
+    st.integers(500, 1500),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_a_request_is_put_together_and_credit_comes_back(
+    sent: list[list[bytes]], window: int, own_end: bool, random: Random
+) -> None:
+    """A router that respects its credit never stops for good, and never holds more than the window lets it."""
     request = calls.Request(window, 1 << 30)
-    returned = 0
-    for number, piece in enumerate(pieces):
-        last = number == len(pieces) - 1
-        returned += request.add(protocol.FLAGS_WHOLE if last else protocol.FLAG_MESSAGE, piece)
-        assert request.complete == last
-    assert request.message() == b"".join(pieces)
-    assert returned <= request.size
+    frames = [
+        (piece, protocol.FLAG_MESSAGE | (protocol.FLAG_END_MESSAGE if number == len(message) - 1 else 0))
+        for message in sent
+        for number, piece in enumerate(message)
+    ]
+    if frames and not own_end:
+        frames[-1] = (frames[-1][0], frames[-1][1] | protocol.FLAG_END_STREAM)
+    else:
+        frames.append((b"", protocol.FLAG_END_STREAM))
+    credit, got = window, []
+    for payload, flags in frames:
+        while credit < len(payload) or random.random() < 0.3:
+            message = request.take()
+            if message is not None:
+                got.append(message)
+            credit += request.credit()
+            if message is None:
+                break
+        credit += request.credit()
+        assert credit >= len(payload), "the handler has taken all that is whole, and still there is no credit"
+        credit -= len(payload)
+        request.add(flags, payload)
+    while (message := request.take()) is not None:
+        got.append(message)
+    assert got == [b"".join(message) for message in sent]
+    assert request.ended and request.whole
     with pytest.raises(protocol.ProtocolError):
         request.add(protocol.FLAG_MESSAGE, b"more")
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        ([(1, b"x" * 600), (1, b"x" * 500)], "beyond_credit"),
+        ([(0, b"x")], "no_message"),
+        ([(1, b"x"), (4, b"")], "message_cut"),
+        ([(7, b"x"), (3, b"y")], "request_ended"),
+        ([(4, b""), (4, b"")], "request_ended"),
+    ],
+)
+def test_what_a_request_refuses(frames: list[tuple[int, bytes]], code: str) -> None:
+    request = calls.Request(1000, 1 << 30)
+    with pytest.raises(protocol.ProtocolError) as caught:
+        for flags, payload in frames:
+            request.add(flags, payload)
+    assert caught.value.code == code
+
+
+def test_a_request_that_is_too_large_is_let_go() -> None:
+    request = calls.Request(1000, 100)
+    request.add(3, b"y" * 10)
+    request.add(1, b"x" * 101)
+    assert request.too_large and request.whole and request.size == 101 and request.take() is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40_000)), max_size=20))
+def test_outcomes_run_once(calls_made: list[tuple[str, int]]) -> None:
+    outcomes = sessions.Outcomes()
+    first: dict[str, int] = {}
+    for id, size in calls_made:
+        outcome, new = outcomes.begin(id)
+        assert new == (id not in first)
+        if new:
+            first[id] = size
+            outcome.head(b"h")
+            outcome.add(bytes(size))
+            outcome.add(bytes(size))
+            outcome.end(3, b"e")
+        small = 2 * first[id] + 2 <= sessions.MAX_OUTCOME_BYTES
+        assert outcome.complete == small
+        assert outcome.messages == ([bytes(first[id])] * 2 if small else [])
+
+
+def test_outcomes_are_bounded_and_a_running_call_has_none() -> None:
+    outcomes = sessions.Outcomes()
+    for number in range(100):
+        assert outcomes.begin(str(number))[1]
+    assert not outcomes.begin("99")[0].complete
+    assert not outcomes.begin("99")[1]
+    assert outcomes.begin("35")[1], "64 are kept"
 
 
 class Sessions(RuleBasedStateMachine):
@@ -157,139 +275,3 @@ class Sessions(RuleBasedStateMachine):
 
 
 TestSessions = Sessions.TestCase
-
-
-class Slots(RuleBasedStateMachine):
-    """At most one life a slot; only what is wanted is started; with time, exactly what is wanted runs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 100.0
-        self.rules = Supervision()
-        self.rules.may_start = 2
-        self.running: set[int] = set()
-        self.draining = False
-
-    def plan(self) -> None:
-        for action in self.rules.plan(self.now):
-            if isinstance(action, Start):
-                assert action.slot not in self.running, "two lives in one slot"
-                assert action.slot in self.rules.wanted and not self.draining
-                self.running.add(action.slot)
-            else:
-                assert action.slot in self.running
-
-    @rule(slots=st.sets(st.integers(0, 5)))
-    def desire(self, slots: set[int]) -> None:
-        self.rules.desire(slots, 5.0, 1.0)
-        self.plan()
-
-    @rule(seconds=st.floats(0, 40))
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-        self.plan()
-
-    @rule(data=st.data())
-    def ready(self, data: st.DataObject) -> None:
-        if self.running:
-            self.rules.ready(data.draw(st.sampled_from(sorted(self.running))), self.now)
-            self.plan()
-
-    @rule(data=st.data())
-    def die(self, data: st.DataObject) -> None:
-        if self.running:
-            slot = data.draw(st.sampled_from(sorted(self.running)))
-            self.rules.gone(slot, self.now)
-            self.running.discard(slot)
-            self.plan()
-
-    @rule(slot=st.integers(0, 5))
-    def kill(self, slot: int) -> None:
-        first = self.rules.kill(slot, "CALL_TIMEOUT")
-        assert bool(first) <= (slot in self.running)
-        assert self.rules.kill(slot, "AGAIN") == []
-
-    @rule()
-    def drain(self) -> None:
-        if not self.draining and self.now > 400:
-            self.rules.drain(self.now, 20.0)
-            self.draining = True
-
-    @invariant()
-    def starting_is_bounded(self) -> None:
-        unready = [s for s in self.rules.slots.values() if s.life is not None and s.life.ready_at is None]
-        assert len(unready) <= 2
-
-    def teardown(self) -> None:
-        for _ in range(60):
-            self.plan()
-            for slot in sorted(self.running):
-                life = self.rules.slots[slot].life
-                assert life is not None
-                if life.phase in (Phase.STOPPING, Phase.KILLED):
-                    self.rules.gone(slot, self.now)
-                    self.running.discard(slot)
-                else:
-                    self.rules.ready(slot, self.now)
-            self.now += 31.0
-        if self.draining:
-            assert not self.running and self.rules.empty()
-        else:
-            assert self.running == set(self.rules.wanted)
-
-
-TestSlots = Slots.TestCase
-
-
-def test_the_pauses_between_deaths() -> None:
-    rules = Supervision()
-    rules.may_start = 32
-    rules.desire([0], 60.0, 1.0)
-    now, pauses = 0.0, []
-    for _ in range(9):
-        while Start(0) not in rules.plan(now):
-            wake = rules.next_wakeup()
-            assert wake is not None and wake > now
-            now = wake
-        rules.ready(0, now)
-        died = now = now + 0.5
-        rules.gone(0, now)
-        wake = rules.next_wakeup()
-        assert wake is not None
-        pauses.append(wake - died)
-    assert pauses == [0, 1, 2, 4, 8, 16, 30, 30, 30]
-    assert rules.slots[0].deaths == 9
-    now += 30
-    assert rules.plan(now) == [Start(0)]
-    rules.ready(0, now)
-    rules.gone(0, now + supervision.STEADY_SECONDS)
-    assert rules.plan(now + supervision.STEADY_SECONDS) == [Start(0)], "a steady slot begins a new series"
-
-
-def test_a_stop_is_terminate_then_kill_and_no_death() -> None:
-    rules = Supervision()
-    rules.may_start = 32
-    rules.desire([3], 60.0, 2.0)
-    assert rules.plan(0.0) == [Start(3)]
-    rules.desire([], 60.0, 2.0)
-    assert rules.plan(1.0) == [Terminate(3)]
-    assert rules.plan(2.9) == []
-    assert rules.next_wakeup() == 3.0
-    assert rules.plan(3.0) == [Kill(3, "STOPPED")]
-    assert rules.gone(3, 3.1).cause == "STOPPED"
-    assert rules.slots[3].deaths == 0 and rules.empty()
-
-
-def test_startup_timeout_and_the_drain_margin() -> None:
-    rules = Supervision()
-    rules.may_start = 1
-    rules.desire([0, 1], 5.0, 60.0)
-    assert rules.plan(0.0) == [Start(0)], "one at a time while forking is in doubt"
-    assert rules.plan(5.0) == [Kill(0, "STARTUP_TIMEOUT")], "and no other before its end is known"
-    rules.gone(0, 5.1)
-    assert rules.plan(5.1) == [Start(0)]
-    rules.ready(0, 5.2)
-    rules.drain(10.0, 100.0)
-    assert rules.plan(99.9) == []
-    assert rules.plan(100.0) == [Terminate(0)], "10 s before the deadline"
-    assert rules.plan(109.0) == [Kill(0, "STOPPED")], "a second before it"

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from snakepit import Adapter, Context, messages, tool, values
 from snakepit.adapter import RESERVED
+from snakepit.worker.execution import Tool
+from snakepit.worker.failure import BadArgumentsError, DeclarationError
 from snakepit.worker.hints import Problems, UnsupportedHintError, compile_hint
-from snakepit.worker.tools import BadArgumentsError, DeclarationError, Tool, check_declarations, instantiate
+from snakepit.worker.tools import check_declarations, instantiate
 
 UserId = NewType("UserId", int)
 

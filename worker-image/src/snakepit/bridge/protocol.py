@@ -11,7 +11,9 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-VERSION: Final = 1
+# The versions that this package speaks, and the first one with several calls, gRPC methods, Headers and Recall.
+VERSIONS: Final = (1, 2)
+VERSION_2: Final = 2
 HEADER_BYTES: Final = 12
 # The header's bytes that the length field counts.
 COUNTED_HEADER_BYTES: Final = 8
@@ -19,6 +21,8 @@ MAX_LENGTH: Final = 327_688
 MAX_PAYLOAD: Final = 262_144
 MAX_EXT: Final = 65_535
 MAX_TOOLS: Final = 256
+MAX_METHODS: Final = 1024
+MAX_METHOD_PATH: Final = 256
 MAX_SLOTS: Final = 256
 MAX_SESSION_NAME: Final = 128
 INITIAL_WINDOW: Final = 1 << 20
@@ -257,6 +261,15 @@ def finished_head(id: int, payload_bytes: int) -> bytes:
     return _FINISHED.pack(COUNTED_HEADER_BYTES + 4 + payload_bytes, _KIND_FINISH, flags, 0, id, 0, 0)
 
 
+# The header and the fixed part of a Call in one.
+_CALL_HEAD: Final = struct.Struct("<IBBHIH6xQQ")
+_CALL_BYTES: Final = _CALL_HEAD.size
+_KIND_CALL: Final = int(Kind.CALL)
+
+# A whole Call as plain values: flags, id, tool, epoch, timeout_us, extension, payload.
+PlainCall = tuple[int, int, int, int, int, bytes, bytes]
+
+
 class Decoder:
     """Turns received bytes into frames.
 
@@ -267,19 +280,21 @@ class Decoder:
 
     def __init__(self) -> None:
         self._buffer = bytearray(1 << 16)
+        # Kept, because making one costs more than slicing it. A larger buffer gets a new one.
+        self._view = memoryview(self._buffer)
         self._start = 0
         self._end = 0
 
     def space(self) -> memoryview:
-        """Return room for at least one byte; release it before anything else is called."""
-        buffer = self._buffer
+        """Return room for at least one byte; it is good until anything else is called."""
         if self._start == self._end:
             self._start = self._end = 0
-        elif self._start and len(buffer) - self._end < len(buffer) // 4:
+            # A slice: who gets it may release it.
+            return self._view[:]
+        size = len(self._buffer)
+        if self._end == size or (self._start and size - self._end < size // 4):
             self._compact()
-        if self._end == len(buffer):
-            self._compact()
-        return memoryview(self._buffer)[self._end :]
+        return self._view[self._end :]
 
     def received(self, count: int) -> None:
         """Say that `count` bytes were written into what `space()` returned."""
@@ -287,16 +302,31 @@ class Decoder:
 
     def feed(self, data: bytes) -> None:
         """Add received bytes."""
-        self.space().release()
-        missing = self._end + len(data) - len(self._buffer)
-        if missing > 0:
-            self._buffer.extend(bytes(missing))
-        self._buffer[self._end : self._end + len(data)] = data
-        self._end += len(data)
+        self.space()
+        end = self._end + len(data)
+        if end > len(self._buffer):
+            self._grow(end)
+        self._view[self._end : end] = data
+        self._end = end
 
     def pending(self) -> int:
         """Return the number of bytes that are not yet part of a returned frame."""
         return self._end - self._start
+
+    def next_call(self) -> PlainCall | None:
+        """Return the next frame if it is a Call that has arrived whole; if not, `next_frame` says what comes."""
+        start = self._start
+        if self._end - start < _CALL_BYTES:
+            return None
+        length, kind, flags, ext_bytes, id, tool, epoch, timeout_us = _CALL_HEAD.unpack_from(self._buffer, start)
+        stop = start + 4 + length
+        body = start + _CALL_BYTES + ext_bytes
+        if kind != _KIND_CALL or stop > self._end or body > stop or stop - body > MAX_PAYLOAD:
+            return None
+        self._start = stop
+        view = self._view
+        ext = bytes(view[body - ext_bytes : body]) if ext_bytes else b""
+        return flags, id, tool, epoch, timeout_us, ext, bytes(view[body:stop])
 
     def next_frame(self) -> Frame | None:
         """Return the next whole frame, or None when bytes are missing."""
@@ -314,9 +344,10 @@ class Decoder:
             return None
         self._start = stop
         at = start + HEADER_BYTES
+        view = self._view
         known = _FIXED_PLAIN.get(kind)
         if known is None:
-            return Frame(kind, flags, id, (), b"", bytes(self._buffer[at:stop]))
+            return Frame(kind, flags, id, (), b"", bytes(view[at:stop]))
         layout, size = known
         if at + size > stop:
             raise ProtocolError("truncated_fixed", f"frame of kind {kind:#x} is shorter than its fixed part")
@@ -326,10 +357,8 @@ class Decoder:
         if stop - body > MAX_PAYLOAD and kind in _PIECES:
             raise ProtocolError("payload_too_long", f"payload of {stop - body} bytes is above {MAX_PAYLOAD}")
         fixed = layout.unpack_from(self._buffer, at)
-        buffer = self._buffer
-        ext = bytes(buffer[at + size : body]) if ext_bytes else b""
-        payload = bytes(memoryview(buffer)[body:stop]) if stop > body else b""
-        return Frame(kind, flags, id, fixed, ext, payload)
+        ext = bytes(view[at + size : body]) if ext_bytes else b""
+        return Frame(kind, flags, id, fixed, ext, bytes(view[body:stop]))
 
     def frames(self) -> Iterator[Frame]:
         """Yield every whole frame that has arrived."""
@@ -354,4 +383,10 @@ class Decoder:
             self._buffer[:rest] = self._buffer[self._start : self._end]
             self._start, self._end = 0, rest
         if wanted > len(self._buffer):
-            self._buffer.extend(bytes(wanted - len(self._buffer)))
+            self._grow(wanted)
+
+    def _grow(self, size: int) -> None:
+        larger = bytearray(size)
+        larger[: self._end] = self._view[: self._end]
+        self._buffer = larger
+        self._view = memoryview(larger)

@@ -8,7 +8,7 @@ import time
 from typing import Any, Final
 
 from snakepit.bridge import messages
-from snakepit.bridge.protocol import Decoder, Frame, GoodbyeReason, Kind, ProtocolError, encode_head
+from snakepit.bridge.protocol import VERSIONS, Decoder, Frame, GoodbyeReason, Kind, ProtocolError, encode_head
 
 # Larger payloads are not copied behind their header.
 _JOIN_BYTES: Final = 32 << 10
@@ -29,14 +29,16 @@ class RefusedError(ConnectionLostError):
 
 
 class Connection:
-    """One connection. One thread reads; any thread sends."""
+    """One connection. One thread reads at a time. Any thread sends, unless one thread is said to own it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, owned: bool = False) -> None:
         self._socket = sock
-        self._decoder = Decoder()
+        self.decoder: Final = Decoder()
         self._lock = threading.Lock()
-        # When the last bytes came, in terms of time.monotonic(): deadlines of calls count from it.
-        self.received_at = 0.0
+        # When the last bytes came, in terms of time.monotonic_ns(): deadlines of calls count from it.
+        self.received_at = 0
+        # Sends one short frame, given whole.
+        self.write: Final = self._write if owned else self._write_locked
 
     def fileno(self) -> int:
         """Return the descriptor, for poll."""
@@ -44,43 +46,52 @@ class Connection:
 
     def pending(self) -> bool:
         """Whether received bytes wait that are not a returned frame yet."""
-        return self._decoder.pending() > 0
-
-    def buffered_frame(self) -> Frame | None:
-        """Return a frame that has arrived already, without receiving."""
-        return self._decoder.next_frame()
+        return self.decoder.pending() > 0
 
     def receive(self) -> None:
         """Wait for bytes; raise ConnectionLostError at the end."""
+        decoder = self.decoder
         try:
-            with self._decoder.space() as room:
-                count = self._socket.recv_into(room)
+            count = self._socket.recv_into(decoder.space())
         except OSError as error:
             raise ConnectionLostError(str(error)) from None
         if count == 0:
             raise ConnectionLostError("end of file")
-        self._decoder.received(count)
-        self.received_at = time.monotonic()
+        decoder.received(count)
+        self.received_at = time.monotonic_ns()
 
     def read_frame(self) -> Frame:
         """Return the next frame, waiting for it."""
-        while (frame := self._decoder.next_frame()) is None:
+        while (frame := self.decoder.next_frame()) is None:
             self.receive()
         return frame
 
+    def _write(self, frame: bytes) -> None:
+        try:
+            sent = self._socket.send(frame)
+            if sent != len(frame):
+                # A signal came in between.
+                self._socket.sendall(frame[sent:])
+        except OSError as error:
+            raise ConnectionLostError(str(error)) from None
+
+    def _write_locked(self, frame: bytes) -> None:
+        with self._lock:
+            self._write(frame)
+
     def send(self, head: bytes, payload: bytes = b"") -> None:
         """Send one frame: its head from `encode_head`, and its payload."""
+        if len(payload) <= _JOIN_BYTES:
+            self.write(head + payload)
+            return
         try:
             with self._lock:
-                if len(payload) <= _JOIN_BYTES:
-                    self._socket.sendall(head + payload)
-                else:
-                    sent = self._socket.sendmsg((head, payload))
-                    if sent < len(head):
-                        self._socket.sendall(head[sent:])
-                        sent = len(head)
-                    with memoryview(payload) as rest:
-                        self._socket.sendall(rest[sent - len(head) :])
+                sent = self._socket.sendmsg((head, payload))
+                if sent < len(head):
+                    self._socket.sendall(head[sent:])
+                    sent = len(head)
+                with memoryview(payload) as rest:
+                    self._socket.sendall(rest[sent - len(head) :])
         except OSError as error:
             raise ConnectionLostError(str(error)) from None
 
@@ -112,7 +123,10 @@ def welcome_of(frame: Frame) -> Any:
         raise RefusedError(farewell.reason, farewell.message)
     if frame.kind != Kind.WELCOME:
         raise ProtocolError("not_welcome", f"the first frame is {frame!r}, not Welcome")
-    return parse(messages.Welcome, frame.payload)
+    welcome = parse(messages.Welcome, frame.payload)
+    if welcome.version not in VERSIONS:
+        raise ProtocolError("version", f"the router chose version {welcome.version}, which nobody offered")
+    return welcome
 
 
 def parse(message: Any, data: bytes) -> Any:
@@ -129,13 +143,13 @@ def hello_frame(hello: Any) -> bytes:
     return encode_head(Kind.HELLO, 0, 0, payload_bytes=len(payload)) + payload
 
 
-def dial(path: str, hello: bytes) -> tuple[Connection, Any]:
-    """Connect to the router and say Hello; return the connection and the Welcome."""
+def dial(path: str, hello: bytes, owned: bool = False) -> tuple[Connection, Any]:
+    """Connect to the router and say Hello; return the connection and the Welcome. `owned`: see Connection."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(DIAL_TIMEOUT_SECONDS)
         sock.connect(path)
-        connection = Connection(sock)
+        connection = Connection(sock, owned)
         connection.send(hello)
         welcome = welcome_of(connection.read_frame())
         sock.settimeout(None)

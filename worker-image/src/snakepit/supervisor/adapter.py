@@ -18,8 +18,8 @@ from snakepit.supervisor.watch import Watch
 from snakepit.worker.report import Failed
 from snakepit.zygote import linux
 
-# Workers that may be starting at once; a start costs CPU that the running ones need.
-_BATCH: Final = 32
+# Workers that may be starting at once, whatever the router asks for: at most all of a container.
+_BATCH: Final = 256
 _STACK_SECONDS: Final = 0.3
 _STACK_LINE: Final = re.compile(rb'File "([^"]+)", line (\d+)')
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,7 +12,9 @@ import sys
 
 from snakepit.supervisor.output import Output, Source
 from snakepit.worker.report import PAGE_BYTES, Job, Page
-from snakepit.zygote.channel import MAX_PACKET, zygote_environment
+from snakepit.zygote.channel import MAX_JOB
+from snakepit.zygote.keeper import Ends
+from snakepit.zygote.threads import zygote_environment
 
 _RESET_SIGNALS = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
@@ -69,6 +72,8 @@ def _run(module: str, arguments: list[str], passed: list[int], output: int, env:
 def start_zygote(output: Output, adapter: str, arguments: list[str]) -> Zygote:
     """Start a zygote for the adapter."""
     ours, theirs = _pair()
+    # Requests for a batch of 256 workers wait here.
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     stacks, stacks_write = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(stacks, False)
     source, write = output.open()
@@ -84,29 +89,49 @@ def start_zygote(output: Output, adapter: str, arguments: list[str]) -> Zygote:
 
 
 def start_worker(output: Output, job: Job, zygote: Zygote | None) -> tuple[Channels, int]:
-    """Start a worker's keeper, from the zygote or fresh; return its channels, and its pid when it is our child."""
-    control, their_control = _pair()
-    report, their_report = _pair()
-    their_report.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-    page = os.memfd_create("snakepit-page", os.MFD_CLOEXEC)
-    os.ftruncate(page, PAGE_BYTES)
-    source, write = output.open()
-    pid = 0
-    try:
-        packet = json.dumps(job.to_json()).encode()
-        if len(packet) > MAX_PACKET:
-            raise ValueError(f"the pool's args are too long: {len(packet)} bytes")
-        channels = Channels(control, report, Page(page), source)
+    """Start a worker's keeper, from the zygote or fresh; return its channels, and its pid when it is our child.
+
+    Raises OSError or ValueError when it cannot be started; nothing is left open then.
+    """
+    with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+        control, their_control = _pair()
+        ours.callback(control.close)
+        theirs.callback(their_control.close)
+        report, their_report = _pair()
+        ours.callback(report.close)
+        theirs.callback(their_report.close)
+        their_report.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        shared = os.memfd_create("snakepit-page", os.MFD_CLOEXEC)
+        theirs.callback(os.close, shared)
+        os.ftruncate(shared, PAGE_BYTES)
+        page = Page(shared)
+        ours.callback(page.close)
+        told = _job_file(job)
+        theirs.callback(os.close, told)
+        source, write = output.open()
+        ours.callback(output.finish, source)
+        theirs.callback(os.close, write)
+        ends = Ends(their_control.fileno(), their_report.fileno(), write, shared, told)
+        pid = 0
         if zygote is not None:
-            ends = [their_control.fileno(), their_report.fileno(), write, page]
-            socket.send_fds(zygote.channel, [packet], ends)
+            socket.send_fds(zygote.channel, [b"J"], list(ends))
         else:
-            passed = [their_control.fileno(), their_report.fileno(), page]
-            pid = _run("snakepit.zygote.spawn", [str(end) for end in passed], passed, write, dict(os.environ))
-            control.send(packet)
-    finally:
-        for end in (their_control, their_report):
-            end.close()
-        os.close(page)
-        os.close(write)
-    return channels, pid
+            pid = _run("snakepit.zygote.spawn", [str(end) for end in ends], list(ends), write, dict(os.environ))
+        # From here on they are the caller's.
+        ours.pop_all()
+    return Channels(control, report, page, source), pid
+
+
+def _job_file(job: Job) -> int:
+    """Return a file in memory with the job: it may be longer than a packet."""
+    text = json.dumps(job.to_json()).encode()
+    if len(text) > MAX_JOB:
+        raise ValueError(f"the pool's args are too long: {len(text)} bytes as JSON, more than {MAX_JOB}")
+    file = os.memfd_create("snakepit-job", os.MFD_CLOEXEC)
+    try:
+        with open(file, "wb", closefd=False) as stream:
+            stream.write(text)
+    except OSError:
+        os.close(file)
+        raise
+    return file

@@ -71,7 +71,7 @@ class Supervisor:
             self._settle(time.monotonic())
 
     def _timeout(self, now: float) -> float:
-        times = [self._rules.next_wakeup(), self._adapter.next_wakeup()]
+        times = [self._rules.next_wakeup(now), self._adapter.next_wakeup()]
         if self._router.sock is None:
             times.append(self._router.dial_at)
         waits = [_LONGEST_WAIT]
@@ -132,9 +132,8 @@ class Supervisor:
         kind = order.WhichOneof("kind")
         if kind == "desired":
             desired = order.desired
-            slots = [slot for slot in desired.slots if slot < MAX_SLOTS]
-            startup = desired.startup_timeout_ms / 1000 or 60.0
-            self._rules.desire(slots, startup, desired.stop_grace_ms / 1000)
+            startup = _seconds(desired.startup_timeout_ms, 60.0)
+            self._rules.desire(_wish(desired))
             known = desired.method in list(StartMethod)
             self._adapter.desire(StartMethod(desired.method) if known else StartMethod.AUTO, startup)
         elif kind == "kill":
@@ -287,6 +286,23 @@ class Supervisor:
         self._router.close()
         logs.write("supervisor", "ended")
         return 0
+
+
+def _seconds(milliseconds: int, default: float) -> float:
+    """Return an order's time in seconds, at most a day; 0 stands for the default."""
+    return min(milliseconds / 1000, 86_400.0) or default
+
+
+def _wish(desired: Any) -> supervision.Wish:
+    return supervision.Wish(
+        slots=frozenset(slot for slot in desired.slots if slot < MAX_SLOTS),
+        startup=_seconds(desired.startup_timeout_ms, 60.0),
+        grace=_seconds(desired.stop_grace_ms, 0.0),
+        batch=min(desired.batch_size, MAX_SLOTS),
+        batch_interval=_seconds(desired.batch_interval_ms, 0.0),
+        backoff=_seconds(desired.backoff_ms, supervision.FIRST_PAUSE),
+        longest_backoff=_seconds(desired.max_backoff_ms, supervision.LONGEST_PAUSE),
+    )
 
 
 def _raise_descriptor_limit() -> None:

@@ -46,7 +46,8 @@ class WorkerProcess:
 
     def state(self) -> dict[str, Any]:
         """The fields of the WorkerState message."""
-        start_ns, epoch = self.channels.page.read() if self.channels else (0, 0)
+        running = self.channels.page.read() if self.channels else []
+        start_ns, epoch = running[0] if running else (0, 0)
         busy_ms = max(0, time.monotonic_ns() - start_ns) // 1_000_000 if start_ns else 0
         return {
             "incarnation": self.incarnation,
@@ -60,7 +61,7 @@ class WorkerProcess:
     @property
     def busy(self) -> bool:
         """Whether a handler runs right now."""
-        return self.channels is not None and self.channels.page.read()[0] != 0
+        return self.channels is not None and bool(self.channels.page.read())
 
     def signal(self, word: bytes, now: float) -> None:
         """Ask the keeper to signal the worker."""

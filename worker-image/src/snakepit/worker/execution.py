@@ -1,300 +1,262 @@
-"""One call from its Call frame to its Finish: decode, check, run the handler, answer."""
+"""A tool of the adapter: its signature as a contract, and how it answers a call."""
 
 from __future__ import annotations
 
-import asyncio
-import select
-import time
-from collections import deque
+import inspect
+import json
+import typing
+from collections import abc
 from collections.abc import Callable
 from typing import Any, Final
 
 from snakepit import messages, values
-from snakepit.adapter import Progress
-from snakepit.bridge.calls import Request
-from snakepit.bridge.protocol import (
-    FLAG_END_MESSAGE,
-    FLAG_MESSAGE,
-    FLAGS_WHOLE,
-    Frame,
-    Kind,
-    ProtocolError,
-    encode_head,
-    finished_head,
-)
-from snakepit.bridge.socket import Connection, ConnectionLostError
+from snakepit.adapter import Progress, ToolOptions
+from snakepit.bridge.protocol import ToolKind
 from snakepit.context import Context
 from snakepit.errors import Code
-from snakepit.worker.failure import Failure, of_exception
-from snakepit.worker.link import LINK_BROKEN, Pair
-from snakepit.worker.tools import Tool
+from snakepit.worker.call import Call, CallContext
+from snakepit.worker.failure import BadArgumentsError, DeclarationError, Failure, FailureError, of_exception
+from snakepit.worker.hints import Checker, Problems, UnsupportedHintError, compile_hint
+from snakepit.worker.wire import CancelledCallError
 
-_POLL_MS: Final = 50
-_WHOLE: Final = FLAG_MESSAGE | FLAG_END_MESSAGE
-_DONE: Final = (0, 0)
-_UNSET: Final = object()
-
-
-class FailureError(Exception):
-    """Ends a call with a failure that is not the adapter's exception."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.info.message)
-        self.failure = failure
+_MAX_SCHEMA: Final = 16 << 10
+_MAX_DESCRIPTION: Final = 1024
+_STREAMS: Final = (abc.Iterator, abc.Generator, abc.AsyncIterator, abc.AsyncGenerator)
+_END: Final = object()
 
 
-class CancelledCallError(Exception):
-    """The call was cancelled, and nobody waits for more of its answer."""
+class Tool:
+    """One callable of the adapter, ready to be called with an ExecuteRequest."""
 
-
-class Execution:
-    """Runs one accepted call. Every path ends in exactly one Finish, or in the loss of the link."""
-
-    __slots__ = ("_ctx", "_data", "_id", "_pair", "_sequence", "_streaming", "_task", "_tool")
-
-    def __init__(self, pair: Pair, data: Connection, frame: Frame, tool: Tool, ctx: Context, streaming: bool) -> None:
-        self._pair = pair
-        self._data = data
-        self._id = frame.id
-        self._tool = tool
-        self._ctx = ctx
-        self._streaming = streaming
-        self._sequence = 0
-        self._task: asyncio.Task[Any] | None = None
-
-    def cancel(self, cause: int) -> None:
-        """Take note of a Cancel ; called by the control thread, under the pair's lock."""
-        if cause == LINK_BROKEN and not self._tool.streams:
-            # Its Accepted has been sent: it runs on, and only its result is dropped.
-            return
-        self._ctx._cancelled = True
-        task = self._task
-        if task is not None:
-            try:
-                task.get_loop().call_soon_threadsafe(task.cancel)
-            except RuntimeError:
-                # The loop was closed: the task has ended.
-                pass
-
-    def run(self, frame: Frame, later: deque[Frame], loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        """Run the call and send its Finish. Frames that belong to others go to `later`."""
+    def __init__(self, options: ToolOptions, function: Callable[..., Any]) -> None:
+        self.options = options
+        self.name = options.name
+        self.function = function
+        self.context_name: str | None = None
+        self.checkers: dict[str, Checker] = {}
+        self.required: list[str] = []
+        self.extra: Checker | None = None
         try:
-            self._pair.run(self)
-            payload = frame.payload
-            if frame.flags & FLAGS_WHOLE != FLAGS_WHOLE:
-                payload = self._rest_of_request(frame, later)
-            answer = self._call(payload, loop)
-        except (ConnectionLostError, ProtocolError):
-            raise
-        except CancelledCallError:
-            self._fail(Failure(Code.CANCELLED, "", "the call was cancelled"))
-        except FailureError as error:
-            self._fail(error.failure)
-        except BaseException as error:
-            self._fail(of_exception(error, self._tool.options, self._ctx.cancelled))
-        else:
-            self._finish(answer)
+            signature = inspect.signature(function)
+        except ValueError:
+            text = f"tool {self.name}: a method needs self as its first parameter (or @staticmethod above @tool)"
+            raise DeclarationError(text, function) from None
+        hints = _resolved_hints(function, options.name)
+        for parameter in signature.parameters.values():
+            self._declare(parameter, hints.get(parameter.name, Any))
+        streams = typing.get_origin(hints.get("return")) or hints.get("return")
+        generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+        self.streams = generator or streams in _STREAMS
+        self.kind = ToolKind.STREAM if self.streams else ToolKind.UNARY
+        self._no_problems = Problems()
 
-    def _call(self, payload: bytes, loop: Callable[[], asyncio.AbstractEventLoop]) -> bytes:
-        """Run the handler; return the message that goes with Finish, empty for a stream."""
-        tool = self._tool
-        if tool.streams and not self._streaming:
-            text = f"{tool.name} yields a stream: call it with ExecuteStream"
+    def run(self, call: Call) -> None:
+        """Answer one call."""
+        streaming = call.by_stream
+        if self.streams and not streaming:
+            text = f"{self.name} yields a stream: call it with ExecuteStream"
             violation = {"field": "tool", "description": text}
             raise FailureError(Failure(Code.INVALID_ARGUMENT, "ARGUMENT_INVALID", text, violations=[violation]))
+        payload = call.receive()
+        if payload is None:
+            raise FailureError(Failure(Code.INVALID_ARGUMENT, "ARGUMENT_INVALID", "the call has no request message"))
         try:
             request = messages.ExecuteRequest.FromString(payload)
         except Exception:
             text = "the request is no ExecuteRequest, or is nested too deep"
             raise FailureError(Failure(Code.INVALID_ARGUMENT, "ARGUMENT_INVALID", text)) from None
-        arguments = tool.bind(request)
-        if tool.context_name is not None:
-            arguments[tool.context_name] = self._ctx
-        result = tool.function(**arguments)
-        if hasattr(result, "__await__"):
-            result = self._wait_for(result, loop())
-        if tool.streams:
-            self._stream(result, loop)
-            return b""
-        if self._streaming:
-            return self._stream_message(result)
-        response = messages.ExecuteResponse()
-        values.encode_into(result, response.result, "result")
-        answer: bytes = response.SerializeToString()
-        if len(answer) > self._pair.max_message_bytes:
-            self._refuse_size(len(answer), "answer")
-        return answer
-
-    def _wait_for(self, awaitable: Any, loop: asyncio.AbstractEventLoop) -> Any:
-        """Run an awaitable in the worker's loop so that a Cancel reaches it at once."""
-
-        async def run() -> Any:
-            return await awaitable
-
-        task = loop.create_task(run())
-        self._task = task
-        if self._ctx.cancelled:
-            task.cancel()
-        try:
-            return loop.run_until_complete(task)
-        finally:
-            self._task = None
-
-    def _stream(self, result: Any, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        """Send what a generator yields, and close it when the call is cancelled or the link breaks."""
-        if hasattr(result, "__anext__"):
-            running = loop()
-            following = result.__anext__
-
-            def next_item() -> Any:
-                try:
-                    return self._wait_for(following(), running)
-                except StopAsyncIteration:
-                    return _UNSET
-
-            def close() -> None:
-                if hasattr(result, "aclose"):
-                    self._ctx_free_wait(result.aclose(), running)
+        arguments = self.bind(request)
+        if self.context_name is not None:
+            arguments[self.context_name] = CallContext(call)
+        interrupts = call.host.interrupts
+        if interrupts is not None and self.options.interruptible:
+            result = interrupts.run(call, self.function, arguments)
         else:
-            iterator = iter(result)
+            result = self.function(**arguments)
+        if hasattr(result, "__await__"):
+            result = call.run_coroutine(result)
+        if self.streams:
+            Stream(call, self.options.interruptible).send_all(result)
+            call.finish(0)
+        elif streaming:
+            call.finish(0, answer=stream_message(result, 1))
+        else:
+            response = messages.ExecuteResponse()
+            values.encode_into(result, response.result, "result")
+            call.finish(0, answer=response.SerializeToString())
 
-            def next_item() -> Any:
-                return next(iterator, _UNSET)
+    def failed(self, call: Call, error: BaseException) -> None:
+        """End a call whose handler raised: the caller gets the exception beside the status."""
+        failure = of_exception(error, self.options, call.cancelled)
+        answer = None
+        if failure.remote is not None:
+            kind = messages.ExecuteStreamResponse if call.by_stream else messages.ExecuteResponse
+            answer = kind(error=failure.remote).SerializeToString()
+        call.fail(failure, answer)
 
-            def close() -> None:
-                if hasattr(iterator, "close"):
-                    iterator.close()
-
+    def _declare(self, parameter: inspect.Parameter, hint: Any) -> None:
+        name = parameter.name
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            text = f"tool {self.name}: *{name} is not possible, arguments travel by name; use a list"
+            raise DeclarationError(text, self.function)
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            text = f"tool {self.name}: {name} is positional-only, but arguments travel by name"
+            raise DeclarationError(text, self.function)
+        if hint is Context or name == "ctx":
+            self.context_name = name
+            return
         try:
-            while not self._ctx.cancelled:
-                item = next_item()
-                if item is _UNSET:
+            checker = compile_hint(hint)
+        except UnsupportedHintError as error:
+            raise DeclarationError(f"tool {self.name}: parameter {name}: {error}", self.function) from None
+        if parameter.kind is parameter.VAR_KEYWORD:
+            self.extra = checker
+            return
+        self.checkers[name] = checker
+        if parameter.default is parameter.empty:
+            self.required.append(name)
+
+    def bind(self, request: Any) -> dict[str, Any]:
+        """Return the keyword arguments of an ExecuteRequest, or raise BadArgumentsError with all that is wrong."""
+        problems = self._no_problems
+        bound: dict[str, Any] = {}
+        checkers = self.checkers
+        arguments = request.arguments
+        # By key: the items() of a protobuf map is written in Python, and slow.
+        for name in arguments:
+            try:
+                value = values.decode(arguments[name], name)
+            except values.DecodeError as error:
+                problems.append((error.path, error.problem))
+                continue
+            checker = checkers.get(name) or self.extra
+            if checker is None:
+                problems.append((name, self._unknown()))
+            else:
+                bound[name] = checker.check(value, name, problems)
+        if request.HasField("json"):
+            self._bind_json(request.json, bound, problems)
+        for name in self.required:
+            if name not in bound and name not in [path for path, _ in problems]:
+                problems.append((name, f"missing, expected {checkers[name].name}"))
+        if problems:
+            # The next call begins with an empty list again.
+            self._no_problems = Problems()
+            raise BadArgumentsError(list(problems))
+        return bound
+
+    def _bind_json(self, struct: Any, bound: dict[str, Any], problems: Problems) -> None:
+        try:
+            given = values.from_struct(struct)
+        except values.DecodeError as error:
+            problems.append((error.path, error.problem))
+            return
+        found, problems = problems, Problems()
+        problems.from_json = True
+        for name, value in given.items():
+            checker = self.checkers.get(name) or self.extra
+            if name in bound:
+                problems.append((name, "given in both arguments and json; send it once"))
+            elif checker is None:
+                problems.append((name, self._unknown()))
+            else:
+                bound[name] = checker.check(value, name, problems)
+        found.extend(problems)
+
+    def _unknown(self) -> str:
+        return f"no such argument; {self.name} takes " + (", ".join(self.checkers) or "none")
+
+    def description(self) -> str:
+        """Return the first paragraph of the documentation, at most 1,024 bytes."""
+        text = self.options.description
+        if text is None:
+            text = " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
+        return text.encode()[:_MAX_DESCRIPTION].decode("utf-8", "ignore")
+
+    def parameters_schema(self) -> str:
+        """Return the JSON schema of the arguments; an open one when it would be above 16 KiB."""
+        schema = {
+            "type": "object",
+            "properties": {name: checker.schema for name, checker in self.checkers.items()},
+            "required": self.required,
+            "additionalProperties": self.extra.schema or True if self.extra else False,
+        }
+        text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+        return text if len(text.encode()) <= _MAX_SCHEMA else '{"type":"object"}'
+
+
+class Stream:
+    """Sends what a generator yields, and closes it when its call is cancelled or the link breaks."""
+
+    def __init__(self, call: Call, interruptible: bool) -> None:
+        self._call = call
+        self._interruptible = interruptible
+        self._sequence = 0
+
+    def send_all(self, result: Any) -> None:
+        """Send every value, each with its number."""
+        call = self._call
+        following, close = self._of_async(result) if hasattr(result, "__anext__") else self._of_plain(result)
+        try:
+            while not call.cancelled:
+                item = following()
+                if item is _END:
                     return
-                if self._ctx.cancelled:
+                if call.cancelled:
                     break
-                self._send_pieces(self._stream_message(item))
+                self._sequence += 1
+                call.send(stream_message(item, self._sequence), f"value {self._sequence}")
             raise CancelledCallError
         finally:
             close()
 
-    def _ctx_free_wait(self, awaitable: Any, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait for a clean-up that a Cancel must not interrupt."""
+    def _of_plain(self, result: Any) -> tuple[Callable[[], Any], Callable[[], None]]:
+        iterator = iter(result)
+        interrupts = self._call.host.interrupts if self._interruptible else None
+        if interrupts is None:
+            return (lambda: next(iterator, _END)), getattr(iterator, "close", _nothing)
 
-        async def run() -> None:
-            await awaitable
+        def following() -> Any:
+            return interrupts.run(self._call, lambda: next(iterator, _END), {})
 
-        loop.run_until_complete(run())
+        return following, getattr(iterator, "close", _nothing)
 
-    def _stream_message(self, item: Any) -> bytes:
-        self._sequence += 1
-        message = messages.ExecuteStreamResponse(sequence=self._sequence)
-        if isinstance(item, Progress):
-            message.progress.fraction = item.fraction
-            message.progress.message = item.message
-        else:
-            values.encode_into(item, message.value, f"value {self._sequence}")
-        encoded: bytes = message.SerializeToString()
-        if len(encoded) > self._pair.max_message_bytes:
-            self._refuse_size(len(encoded), f"value {self._sequence}")
-        return encoded
+    def _of_async(self, result: Any) -> tuple[Callable[[], Any], Callable[[], None]]:
+        call = self._call
 
-    def _refuse_size(self, size: int, what: str) -> None:
-        limit = self._pair.max_message_bytes
-        text = f"the {what} has {size} bytes, above calls.maxMessageBytes {limit}"
-        info = {"limit": str(limit), "size": str(size)}
-        raise FailureError(Failure(Code.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", text, info=info))
-
-    def _send_pieces(self, message: bytes) -> None:
-        """Send a whole message in Message frames, as credit allows."""
-        rest = memoryview(message)
-        while True:
-            size = self._take(len(rest))
-            last = size == len(rest)
-            flags = _WHOLE if last else FLAG_MESSAGE
-            self._data.send(encode_head(Kind.MESSAGE, flags, self._id, payload_bytes=size), bytes(rest[:size]))
-            if last:
-                return
-            rest = rest[size:]
-
-    def _take(self, wanted: int) -> int:
-        granted = self._pair.take_credit(wanted, self._is_cancelled)
-        if wanted and not granted:
-            raise CancelledCallError
-        return granted
-
-    def _is_cancelled(self) -> bool:
-        return self._ctx._cancelled
-
-    def _finish(self, message: bytes) -> None:
-        """Send Finish with code OK, and the message before and with it."""
-        if not message and self._tool.streams:
-            self._data.send(encode_head(Kind.FINISH, 0, self._id, _DONE))
-            return
-        try:
-            rest = self._send_all_but_last(message)
-        except CancelledCallError:
-            self._fail(Failure(Code.CANCELLED, "", "the call was cancelled"))
-            return
-        self._data.send(finished_head(self._id, len(rest)), rest)
-
-    def _send_all_but_last(self, message: bytes) -> bytes:
-        granted = self._take(len(message))
-        while granted < len(message):
-            self._data.send(encode_head(Kind.MESSAGE, FLAG_MESSAGE, self._id, payload_bytes=granted), message[:granted])
-            message = message[granted:]
-            granted = self._take(len(message))
-        return message
-
-    def _fail(self, failure: Failure) -> None:
-        message = b""
-        if failure.remote is not None:
-            kind = messages.ExecuteStreamResponse if self._streaming else messages.ExecuteResponse
-            message = kind(error=failure.remote).SerializeToString()
-        ext: bytes = failure.info.SerializeToString()
-        flags = 0
-        if message:
+        def following() -> Any:
             try:
-                message = self._send_all_but_last(message)
-                flags = _WHOLE
-            except CancelledCallError:
-                message = b""
-        head = encode_head(Kind.FINISH, flags, self._id, (int(failure.code), 0), ext, len(message))
-        self._data.send(head, message)
+                return call.run_coroutine(result.__anext__())
+            except StopAsyncIteration:
+                return _END
 
-    def _rest_of_request(self, first: Frame, later: deque[Frame]) -> bytes:
-        """Read the pieces that follow the Call; wake up for a Cancel."""
-        request = Request(self._pair.window, self._pair.max_message_bytes)
-        frame: Frame | None = first
-        while True:
-            if frame is not None and frame.id == self._id and frame.kind in (Kind.CALL, Kind.MESSAGE):
-                credit = request.add(frame.flags, frame.payload)
-                if request.too_large:
-                    self._refuse_size(request.size, "request")
-                if request.complete:
-                    return request.message()
-                if credit:
-                    self._pair.give_credit(self._id, credit)
-            elif frame is not None:
-                later.append(frame)
-            frame = self._data.buffered_frame()
-            if frame is None:
-                self._receive_or_cancel()
+        def close() -> None:
+            if hasattr(result, "aclose"):
+                # A clean-up, which a cancel must not interrupt.
+                call.host.loop.run(result.aclose())
 
-    def _receive_or_cancel(self) -> None:
-        poll = select.poll()
-        poll.register(self._data.fileno(), select.POLLIN)
-        # A Cancel arrives on the other connection: look for it between short waits, this is a rare path.
-        while not poll.poll(_POLL_MS):
-            if self._ctx.cancelled:
-                raise CancelledCallError
-        self._data.receive()
+        return following, close
 
 
-def deadline_of(timeout_us: int, received: float) -> float | None:
-    """Return a call's deadline in terms of time.monotonic(), or None."""
-    return received + timeout_us / 1e6 if timeout_us else None
+def _nothing() -> None:
+    pass
 
 
-def passed(deadline: float | None) -> bool:
-    """Whether a deadline is over."""
-    return deadline is not None and deadline <= time.monotonic()
+def stream_message(item: Any, sequence: int) -> bytes:
+    """Return a value of a stream as its message."""
+    message = messages.ExecuteStreamResponse(sequence=sequence)
+    if isinstance(item, Progress):
+        message.progress.fraction = item.fraction
+        message.progress.message = item.message
+    else:
+        values.encode_into(item, message.value, f"value {sequence}")
+    encoded: bytes = message.SerializeToString()
+    return encoded
+
+
+def _resolved_hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
+    except NameError as error:
+        text = f"tool {name}: a type hint names {error.name!r}, which its module does not define"
+        raise DeclarationError(text, function) from None

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import inspect
 import os
 import sys
 import sysconfig
 import traceback
+from collections.abc import Callable
 from typing import Any, Final
 
 from snakepit import logs, messages, values
 from snakepit.adapter import ToolOptions
 from snakepit.bridge import messages as bridge
-from snakepit.errors import AdapterError, Code
-from snakepit.worker.tools import BadArgumentsError, DeclarationError
+from snakepit.errors import AdapterError, Code, Interrupted
 
 _MAX_MESSAGE: Final = 200
 _MAX_TRACEBACK: Final = 64 << 10
@@ -26,6 +27,28 @@ _LIBRARIES: Final = tuple(
     {os.path.realpath(path) + os.sep for path in sysconfig.get_paths().values() if "python" in path}
     | {os.path.join(_PACKAGE, name) for name in ("worker", "supervisor", "zygote", "adapter.py", "bridge")}
 )
+
+
+class BadArgumentsError(AdapterError):
+    """The arguments do not fit the tool's type hints; `violations` lists every bad field."""
+
+    code = Code.INVALID_ARGUMENT
+
+    def __init__(self, violations: list[tuple[str, str]]) -> None:
+        path, problem = violations[0]
+        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+        super().__init__(f"{path}: {problem}{more}")
+        self.violations = violations
+
+
+class DeclarationError(TypeError):
+    """A tool is declared in a way that no call could use; `file` and `line` say where."""
+
+    def __init__(self, text: str, function: Callable[..., Any] | None = None) -> None:
+        super().__init__(text)
+        code = getattr(inspect.unwrap(function) if function else None, "__code__", None)
+        self.file: str = code.co_filename if code else ""
+        self.line: int = code.co_firstlineno if code else 0
 
 
 def cut(text: str, limit: int) -> str:
@@ -134,13 +157,21 @@ class Failure:
         self.remote: Any = None
 
 
+class FailureError(Exception):
+    """Ends a call with a failure that is not the adapter's exception."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.info.message)
+        self.failure = failure
+
+
 def of_exception(error: BaseException, options: ToolOptions | None = None, cancelled: bool = False) -> Failure:
     """Return how a call fails that ended with this exception."""
     if isinstance(error, BadArgumentsError):
         shown = error.violations[:_MAX_VIOLATIONS]
         violations = [{"field": cut(field, 128), "description": cut(text, 160)} for field, text in shown]
         return Failure(Code.INVALID_ARGUMENT, "ARGUMENT_INVALID", text_of(error), violations=violations)
-    if cancelled and isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+    if cancelled and isinstance(error, (asyncio.CancelledError, GeneratorExit, Interrupted)):
         return Failure(Code.CANCELLED, "", "the call was cancelled")
     code = Code.INTERNAL if isinstance(error, values.EncodeError) else Code.UNKNOWN
     if isinstance(error, AdapterError):

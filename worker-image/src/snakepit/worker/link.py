@@ -13,8 +13,16 @@ from typing import Any, Final, Protocol
 
 from snakepit import logs
 from snakepit.bridge import messages
-from snakepit.bridge.calls import CallTable, Credit
-from snakepit.bridge.protocol import INITIAL_WINDOW, Frame, GoodbyeReason, Kind, ProtocolError, Role, encode_head
+from snakepit.bridge.calls import CallTable, Credit, Request
+from snakepit.bridge.protocol import (
+    INITIAL_WINDOW,
+    Frame,
+    GoodbyeReason,
+    Kind,
+    ProtocolError,
+    Role,
+    encode_head,
+)
 from snakepit.bridge.socket import Connection, ConnectionLostError, dial, hello_frame, parse
 
 _FIRST_PAUSE: Final = 0.01
@@ -24,121 +32,144 @@ _LOG_SECONDS: Final = 10.0
 
 # Not a cause of the protocol: the connection that would carry the answer is gone.
 LINK_BROKEN: Final = 0
+Callbacks = list[Callable[[], None]]
 
 
 class Cancellable(Protocol):
     """A running call."""
 
-    def cancel(self, cause: int) -> None:
-        """Take note of a Cancel; must not block."""
+    # Its credit once a message was sent or a Window came, guarded by the pair's lock.
+    credit: Credit | None
+
+    def cancel(self, cause: int) -> Callbacks:
+        """Take note of a Cancel, under the pair's lock; return whom to tell, without that lock."""
 
 
 class Identity:
     """Who this worker is: what its Hello says."""
 
-    def __init__(self, path: str, hello: dict[str, Any], tools: list[dict[str, Any]]) -> None:
+    def __init__(self, path: str, hello: dict[str, Any], data: dict[str, Any], files: list[bytes], owned: bool) -> None:
         self.path = path
+        # Whether one thread owns DATA.
+        self.owned = owned
         self.control = hello_frame(messages.Hello(role=int(Role.CONTROL), **hello))
         # Made once, and at the start: an adapter that declares more than a Hello carries must fail then.
-        self.data = hello_frame(messages.Hello(role=int(Role.DATA), tools=tools, **hello))
+        said = hello | data | {"role": int(Role.DATA)}
+        try:
+            self.data = hello_frame(messages.Hello(file_descriptors=files, **said))
+        except ValueError:
+            # Reflection is what can be done without.
+            self.data = hello_frame(messages.Hello(**said))
 
 
 class Pair:
     """One life of the link: CONTROL, then DATA beside it, and what belongs to the calls on them."""
 
-    def __init__(self, control: Connection, welcome: Any) -> None:
+    def __init__(self, control: Connection) -> None:
         self.control = control
         self.data: Connection | None = None
-        self.calls = CallTable()
-        self.window: int = welcome.initial_window_bytes or INITIAL_WINDOW
-        self.max_message_bytes: int = welcome.max_message_bytes or 1 << 62
+        # What DATA's Welcome said.
+        self.version = 1
+        self.window = INITIAL_WINDOW
+        self.max_message_bytes = 1 << 62
         self.broken = False
-        self.credit = Credit(0)
-        self._running: Cancellable | None = None
-        self._cancelled: int | None = None
+        self.calls: CallTable[Cancellable] = CallTable()
+        # Requests that come in pieces, where another thread than the call's may read them.
+        self.requests: dict[int, Request] = {}
         # Plain, because entering a Condition costs a microsecond a call.
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self.lock: Final = threading.Lock()
+        self._changed = threading.Condition(self.lock)
 
-    def attach(self, data: Connection) -> None:
+    def attach(self, data: Connection, welcome: Any) -> None:
         """Add the DATA connection."""
-        with self._lock:
+        with self.lock:
+            self.version = welcome.version
+            self.window = welcome.initial_window_bytes or INITIAL_WINDOW
+            self.max_message_bytes = welcome.max_message_bytes or 1 << 62
             self.data = data
             if self.broken:
                 data.shutdown()
 
     def end(self) -> None:
-        """End both connections, and wake whoever waits for credit."""
-        with self._lock:
+        """End both connections, tell the running calls, and wake whoever waits for credit."""
+        with self.lock:
+            if self.broken:
+                return
             self.broken = True
             self.control.shutdown()
             if self.data is not None:
                 self.data.shutdown()
-            self._cancel(LINK_BROKEN)
+            # A copy: calls end without the lock.
+            running = list(self.calls.running.values())
+            callbacks = [callback for call in running for callback in call.cancel(LINK_BROKEN)]
+            self._changed.notify_all()
+        _tell(callbacks)
 
-    def _cancel(self, cause: int) -> None:
-        """Tell the running call; under the lock. The order matters: see `run`."""
-        self._cancelled = cause
-        running = self._running
-        if running is not None:
-            running.cancel(cause)
-        self._changed.notify_all()
+    def violated(self, error: ProtocolError) -> None:
+        """Say that the router broke the rules on DATA, and end."""
+        logs.write("worker", "the router broke the rules on DATA", error=error)
+        if self.data is not None:
+            self.data.goodbye(GoodbyeReason.PROTOCOL_ERROR, str(error))
+        self.end()
 
-    def begin(self, id: int) -> bool:
-        """Begin a call; False when it is cancelled already."""
-        with self._lock:
-            self.credit = Credit(self.window)
-            self._cancelled = None
-            return self.calls.begin(id)
-
-    def run(self, call: Cancellable) -> None:
-        """Say which call hears of cancels from here on; one that came since `begin`, it hears of now."""
-        self._running = call
-        if self._cancelled is not None:
-            call.cancel(self._cancelled)
-
-    def finish(self, id: int) -> None:
-        """End a call."""
-        self._running = None
-        self.calls.end(id)
-
-    def take_credit(self, wanted: int, cancelled: Callable[[], bool]) -> int:
-        """Wait for credit and take some; 0 when the call was cancelled while it waited."""
-        credit = self.credit
-        granted = credit.take(wanted)
-        if granted or not wanted:
-            return granted
-        with self._lock:
+    def take_credit(self, call: Cancellable, wanted: int, cancelled: Callable[[], bool]) -> int:
+        """Wait for credit and take some; 0 when nothing more can be sent for the call."""
+        with self.lock:
+            credit = self._credit(call)
             while True:
-                if self.broken:
-                    raise ConnectionLostError("the link broke")
                 granted = credit.take(wanted)
-                if granted or cancelled():
+                if granted or not wanted or self.broken or cancelled():
                     return granted
                 self._changed.wait()
 
     def give_credit(self, id: int, count: int) -> None:
         """Tell the router that `count` bytes of the request were handed on."""
-        self.control.send(encode_head(Kind.WINDOW, 0, id, (count,)))
+        try:
+            self.control.write(encode_head(Kind.WINDOW, 0, id, (count,)))
+        except ConnectionLostError:
+            # Whoever reads finds out.
+            pass
 
     def control_frame(self, frame: Frame) -> None:
         """Obey a frame that came on CONTROL."""
         if frame.kind == Kind.PING:
-            self.control.send(encode_head(Kind.PONG, 0, 0, frame.fixed))
+            self.control.write(encode_head(Kind.PONG, 0, 0, frame.fixed))
         elif frame.kind == Kind.CANCEL:
-            with self._lock:
-                if self.calls.cancel(frame.id, frame.fixed[0]):
-                    self._cancel(frame.fixed[0])
+            with self.lock:
+                call = self.calls.cancel(frame.id)
+                callbacks = [] if call is None else call.cancel(frame.fixed[0])
+                self._changed.notify_all()
+            _tell(callbacks)
+        elif frame.kind == Kind.RECALL:
+            with self.lock:
+                promised = self.calls.recall(frame.id)
+            if promised:
+                self.control.write(encode_head(Kind.RECALLED, 0, frame.id))
         elif frame.kind == Kind.WINDOW:
-            with self._lock:
-                if frame.id == self.calls.running:
-                    self.credit.give(frame.fixed[0])
+            with self.lock:
+                call = self.calls.running.get(frame.id)
+                if call is not None:
+                    self._credit(call).give(frame.fixed[0])
                     self._changed.notify_all()
         elif frame.kind == Kind.GOODBYE:
             farewell = parse(messages.Goodbye, frame.payload)
             raise ConnectionLostError(f"the router said goodbye: {farewell.reason} {farewell.message}")
         elif frame.kind in _MISPLACED:
             raise ProtocolError("wrong_connection", f"{frame!r} does not belong on CONTROL")
+
+    def _credit(self, call: Cancellable) -> Credit:
+        credit = call.credit
+        if credit is None:
+            credit = call.credit = Credit(self.window)
+        return credit
+
+
+def _tell(callbacks: Callbacks) -> None:
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception as error:
+            logs.write("worker", "a callback of a cancelled call raised", error=repr(error))
 
 
 _MISPLACED: Final = frozenset(set(Kind) - {Kind.PONG})
@@ -159,29 +190,32 @@ class Link:
         """Start the thread that keeps CONTROL up."""
         self._thread.start()
 
-    def next_pair(self) -> Pair:
-        """Wait for a pair whose two connections are welcome."""
+    def next_pair(self) -> Pair | None:
+        """Wait for a pair whose two connections are welcome; None once the link was closed."""
         pause = _FIRST_PAUSE
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._pair is not None and not self._pair.broken)
+                self._changed.wait_for(lambda: self._ended or (self._pair is not None and not self._pair.broken))
                 pair = self._pair
-            assert pair is not None
+            if self._ended or pair is None:
+                return None
             try:
-                data, _ = dial(self._identity.path, self._identity.data)
+                data, welcome = dial(self._identity.path, self._identity.data, self._identity.owned)
             except (ConnectionLostError, ProtocolError) as error:
                 self._complain("DATA", error)
                 pair.end()
                 time.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 continue
-            pair.attach(data)
+            pair.attach(data, welcome)
             return pair
 
     def close(self) -> None:
         """Say goodbye on both connections, for good."""
-        self._ended = True
-        pair = self._pair
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+            pair = self._pair
         if pair is not None and not pair.broken:
             for connection in (pair.data, pair.control):
                 if connection is not None:
@@ -197,14 +231,14 @@ class Link:
         pause = _FIRST_PAUSE
         while not self._ended:
             try:
-                control, welcome = dial(self._identity.path, self._identity.control)
+                control, _ = dial(self._identity.path, self._identity.control)
             except (ConnectionLostError, ProtocolError) as error:
                 self._complain("CONTROL", error)
                 time.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 continue
             pause = _FIRST_PAUSE
-            pair = Pair(control, welcome)
+            pair = Pair(control)
             with self._changed:
                 self._pair = pair
                 self._changed.notify_all()

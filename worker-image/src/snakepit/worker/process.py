@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
+import faulthandler
 import os
 import platform
-import random
 import signal
 import socket
 import sys
@@ -14,12 +13,18 @@ from typing import Any, Final
 
 import snakepit
 from snakepit import logs
+from snakepit.bridge.protocol import VERSIONS
 from snakepit.context import Worker
 from snakepit.worker import failure
+from snakepit.worker.call import Host
 from snakepit.worker.link import Identity, Link
+from snakepit.worker.loops import LoopThread, OwnLoop
+from snakepit.worker.profile_process import Interrupts, ProcessProfile
+from snakepit.worker.profile_thread import ThreadProfile
 from snakepit.worker.report import Failed, Job, Loaded, Page, Ready, Reporter
 from snakepit.worker.service import Service
-from snakepit.worker.tools import Adapter, instantiate
+from snakepit.worker.tools import Adapter, instantiate, slot_count
+from snakepit.zygote.fresh import reset
 
 FAILED_EXIT_CODE: Final = 70
 
@@ -34,9 +39,11 @@ def run(job: Job, load: Callable[[], Any], report: socket.socket, page: Page) ->
         reporter.say(Loaded())
         stage = "setup"
         adapter = instantiate(target, job.arguments)
-        service = Service(adapter, Worker(job.pod_name or "local", job.slot), reporter, page)
-        link = Link(_identity(job, adapter))
-        _catch_stop(service)
+        slots = slot_count()
+        profile = ProcessProfile() if slots == 1 else ThreadProfile(slots)
+        service = Service(adapter, _host(job, adapter, profile), reporter, page)
+        link = Link(_identity(job, adapter, slots))
+        _catch_stop(profile)
         if job.forked:
             service.run_hook("after_fork")
         service.setup()
@@ -47,7 +54,7 @@ def run(job: Job, load: Callable[[], Any], report: socket.socket, page: Page) ->
     _hide_from_children(link, reporter)
     reporter.say(Ready())
     link.start()
-    service.serve(link)
+    profile.serve(service, link)
     link.close()
     service.teardown()
     _flush()
@@ -60,38 +67,17 @@ def failed(stage: str, error: BaseException) -> Failed:
     return Failed(stage, name, failure.cut(failure.place(error), 200), failure.cut(failure.text_of(error), 256))
 
 
-def reset(forked: bool) -> None:
-    """Undo what a fork hands down: signal handlers, mask, and the state of random generators."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        # What Python ignores from its start (SIGPIPE, SIGXFSZ) stays so.
-        if number not in (signal.SIGPIPE, signal.SIGXFSZ) and signal.getsignal(number) is not None:
-            signal.signal(number, signal.SIG_DFL)
-    signal.set_wakeup_fd(-1)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if forked:
-        reseed()
-        gc.enable()
-    for stream in (sys.stdout, sys.stderr):
-        # A pipe would be buffered by blocks, and a crash would take the last lines with it.
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(line_buffering=True)
+def _host(job: Job, adapter: Adapter, profile: ProcessProfile | ThreadProfile) -> Host:
+    worker = Worker(job.pod_name or "local", job.slot)
+    if isinstance(profile, ThreadProfile):
+        return Host(worker, LoopThread(), profile)
+    interruptible = any(tool.options.interruptible for tool in adapter.tools)
+    return Host(worker, OwnLoop(), profile, Interrupts() if interruptible else None)
 
 
-def reseed() -> None:
-    """Give each worker random numbers of its own, in the libraries that are loaded."""
-    random.seed()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and hasattr(numpy, "random"):
-        numpy.random.seed(int.from_bytes(os.urandom(4), "little"))
-    torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "seed"):
-        torch.seed()
-
-
-def _identity(job: Job, adapter: Adapter) -> Identity:
+def _identity(job: Job, adapter: Adapter, slots: int) -> Identity:
     hello = {
-        "versions": [1],
+        "versions": VERSIONS,
         "incarnation": {"pod_uid": job.pod_uid, "slot": job.slot, "nonce": job.nonce},
         "proof": bytes.fromhex(job.proof),
         "pid": os.getpid(),
@@ -108,20 +94,32 @@ def _identity(job: Job, adapter: Adapter) -> Identity:
         }
         for tool in adapter.tools
     ]
+    methods = [
+        {
+            "path": method.path,
+            "client_streaming": method.client_streaming,
+            "server_streaming": method.server_streaming,
+            "idempotent": method.idempotent,
+        }
+        for method in adapter.methods
+    ]
+    data = {"tools": tools, "methods": methods, "slots": slots}
     try:
-        return Identity(job.bridge, hello, tools)
+        return Identity(job.bridge, hello, data, adapter.file_descriptors, slots == 1)
     except ValueError as error:
         size = sum(len(tool.parameters_schema()) + len(tool.description()) for tool in adapter.tools)
         raise ValueError(
-            f"the adapter's {len(tools)} tools have {size} bytes of schemas and descriptions, more than a Hello "
-            f"carries ({error}); shorten descriptions or give fewer tools"
+            f"the adapter's {len(tools)} tools have {size} bytes of schemas and descriptions, and its {len(methods)} "
+            f"methods their paths: more than a Hello carries ({error}); shorten descriptions or give fewer of them"
         ) from None
 
 
-def _catch_stop(service: Service) -> None:
+def _catch_stop(profile: ProcessProfile | ThreadProfile) -> None:
     def stop(number: int, frame: object) -> None:
-        service.stop()
+        profile.stop()
 
+    # By C code, so that a worker that holds the GIL answers too. The supervisor asks before it kills a stuck one.
+    faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=True)
     signal.signal(signal.SIGTERM, stop)
     # Ctrl-C reaches the supervisor, which ends its workers in order.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,7 +1,7 @@
-"""What a worker tells its supervisor, inside the container: sessions, readiness, and the page of the running call.
+"""What a worker tells its supervisor, inside the container: sessions, readiness, and the page of running calls.
 
 Not part of the bridge: both ends are always the same version. The channel is a SOCK_SEQPACKET socket, one message
-a packet; the page is 16 shared bytes.
+a packet; the page is shared memory with 16 bytes for each call that may run at a time.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import struct
 from typing import Any, Final
 
 _CHANGE: Final = struct.Struct("<cQ")
-_PAGE: Final = struct.Struct("<QQ")
-PAGE_BYTES: Final = mmap.PAGESIZE
+# Room for 256 calls at a time, the most that a worker may run.
+PAGE_BYTES: Final = 4096
 MAX_PACKET: Final = 8192
 
 
@@ -33,6 +33,8 @@ class Job:
     # Hexadecimal.
     proof: str
     forked: bool
+    # For numeric libraries, 1 or more.
+    threads: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain form for the way to the process that forks."""
@@ -51,9 +53,9 @@ class Loaded:
 
 @dataclasses.dataclass(frozen=True)
 class Failed:
-    """The import or setup raised."""
+    """The import or setup raised, or what ended the process later."""
 
-    # import or setup.
+    # import, setup or run.
     stage: str
     type: str
     place: str
@@ -117,24 +119,32 @@ def decode(packet: bytes) -> Word:
 
 
 class Page:
-    """Since when the running call runs, and for which epoch; 0 for none. One process writes, one reads."""
+    """Since when each running call runs, and for which epoch. One process writes, one reads.
+
+    Entry i is that of the handler's thread i: start in ns of the monotonic clock, 0 when nothing runs, and epoch.
+    Each is written and read as one aligned word; both ends are on one machine, so that byte order is no question.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._map = mmap.mmap(descriptor, PAGE_BYTES)
+        # Even numbers hold starts, odd ones epochs. The hot path of the worker writes here itself.
+        self.words = memoryview(self._map).cast("Q")
 
-    def begin(self, start_ns: int, epoch: int) -> None:
-        """Say that a handler runs since `start_ns` of the monotonic clock."""
-        _PAGE.pack_into(self._map, 0, start_ns, epoch)
+    def begin(self, slot: int, start_ns: int, epoch: int) -> None:
+        """Say that a handler runs in this slot."""
+        self.words[2 * slot + 1] = epoch
+        self.words[2 * slot] = start_ns
 
-    def end(self) -> None:
-        """Say that no handler runs."""
-        _PAGE.pack_into(self._map, 0, 0, 0)
+    def end(self, slot: int) -> None:
+        """Say that no handler runs in this slot."""
+        self.words[2 * slot] = 0
 
-    def read(self) -> tuple[int, int]:
-        """Return start_ns and epoch."""
-        start_ns, epoch = _PAGE.unpack_from(self._map, 0)
-        return start_ns, epoch
+    def read(self) -> list[tuple[int, int]]:
+        """Return (start_ns, epoch) of every handler that runs, the longest-running first."""
+        words = self.words
+        return sorted((words[i], words[i + 1]) for i in range(0, PAGE_BYTES // 8, 2) if words[i])
 
     def close(self) -> None:
         """Unmap the page."""
+        self.words.release()
         self._map.close()

@@ -1,96 +1,83 @@
-"""The worker's loop in the handler's thread: reads DATA, keeps sessions, refuses or runs calls."""
+"""What a worker does with the frames of DATA, in whatever thread: keeps sessions, refuses calls or runs them."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
+import threading
 import time
-from collections import deque
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from snakepit.bridge import messages
+from snakepit.bridge.calls import Request, Verdict
 from snakepit.bridge.protocol import (
+    FLAGS_WHOLE,
     CloseStatus,
     Frame,
-    GoodbyeReason,
     Kind,
     OpenStatus,
     Outcome,
+    PlainCall,
     ProtocolError,
     accepted,
     encode_head,
 )
-from snakepit.bridge.sessions import SessionTable
-from snakepit.bridge.socket import Connection, ConnectionLostError, parse
-from snakepit.context import Context, Session, Worker
+from snakepit.bridge.sessions import Outcomes, SessionTable
+from snakepit.bridge.socket import ConnectionLostError, parse
+from snakepit.context import Context, Session
 from snakepit.errors import Code
 from snakepit.worker import failure
-from snakepit.worker.execution import Execution, deadline_of, passed
-from snakepit.worker.link import Link, Pair
+from snakepit.worker.call import Call, Host
+from snakepit.worker.execution import Tool
+from snakepit.worker.failure import Failure, FailureError
+from snakepit.worker.link import Pair
 from snakepit.worker.report import Changed, Page, Reporter
 from snakepit.worker.tools import Adapter
+from snakepit.worker.wire import CancelledCallError, Method
 
-_NO_METADATA: Final[Mapping[str, str | bytes]] = {}
 _FROM_ROUTER: Final = frozenset(
     (Kind.CALL, Kind.MESSAGE, Kind.SESSION_OPEN, Kind.SESSION_CLOSE, Kind.GOODBYE, Kind.PING, Kind.PONG)
 )
+_KINDS: Final = frozenset(int(kind) for kind in Kind)
 
 
-_CALL: Final = int(Kind.CALL)
+class Life:
+    """What is held of a session: what handlers see, and the outcomes of its calls."""
 
+    __slots__ = ("outcomes", "session")
 
-class StopServing(BaseException):
-    """Raised in the idle handler's thread when the process shall end."""
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.outcomes = Outcomes()
 
 
 class Service:
-    """Serves one adapter instance over one pair of connections after the other."""
+    """Serves one adapter instance. Several threads may use it, one for each slot of the page."""
 
-    def __init__(self, adapter: Adapter, worker: Worker, reporter: Reporter, page: Page) -> None:
+    def __init__(self, adapter: Adapter, host: Host, reporter: Reporter, page: Page) -> None:
         self._adapter = adapter
-        self._tools = adapter.tools
-        self._worker = worker
+        self._host = host
         self._reporter = reporter
         self._page = page
-        self._sessions: SessionTable[Session] = SessionTable()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._later: deque[Frame] = deque()
-        self._stopping = False
-        self._idle = False
+        # By the number that Call frames use: the handler, and whether it must hear that the link broke.
+        self._handlers: list[tuple[Tool | Method, bool]] = [(tool, tool.streams) for tool in adapter.tools]
+        self._handlers += [(method, method.client_streaming or method.server_streaming) for method in adapter.methods]
+        self._sessions: SessionTable[Life] = SessionTable()
+        # Around what the table does in several steps.
+        self._lock = threading.Lock()
 
     def setup(self) -> None:
         """Run the adapter's setup."""
-        self.run_hook("setup", Context(self._worker))
-
-    def stop(self) -> None:
-        """End the loop as soon as no handler runs; called by the signal handler, in the same thread."""
-        self._stopping = True
-        if self._idle:
-            self._idle = False
-            raise StopServing
-
-    def serve(self, link: Link) -> None:
-        """Serve until stopped."""
-        try:
-            while True:
-                self._wait_idle()
-                pair = link.next_pair()
-                self._idle = False
-                self._serve_pair(pair)
-        except StopServing:
-            self._idle = False
+        self.run_hook("setup", Context(self._host.worker))
 
     def teardown(self) -> None:
         """End every session, then run the adapter's teardown; nothing that they raise stops the end."""
         for epoch in self._sessions.epochs():
-            self._end_session(epoch)
+            self._end_session(epoch, 0)
         try:
             self.run_hook("teardown")
         except BaseException as error:
             failure.log_exception("teardown raised", error)
-        if self._loop is not None:
-            self._loop.close()
+        self._host.loop.close()
 
     def run_hook(self, name: str, *arguments: object) -> None:
         """Run a hook, which may be async, and may leave out the ctx it does not need."""
@@ -101,157 +88,184 @@ class Service:
             arguments = ()
         result = hook(*arguments)
         if hasattr(result, "__await__"):
-            self._event_loop().run_until_complete(result)
+            self._host.loop.run(result)
 
-    def _wait_idle(self) -> None:
-        """From here on a stop interrupts. The order matters: first the flag, then the look at what came before."""
-        self._idle = True
-        if self._stopping:
-            raise StopServing
+    # Calls.
 
-    def _serve_pair(self, pair: Pair) -> None:
-        data = pair.data
-        assert data is not None
-        later = self._later
-        later.clear()
+    def call(self, pair: Pair, slot: int, plain: PlainCall, received_at: int, request: Request | None = None) -> None:
+        """Refuse a call or run it. `request` has taken the first piece already when the call is not whole.
+
+        This is the hot path: what a call without session, pieces and troubles does not need is not done for it. The
+        handler's thread has returned from the write of Accepted before anything looks into the payload.
+        """
+        flags, id, number, epoch, timeout_us, ext, payload = plain
+        handler, streams = self._handlers[number] if number < len(self._handlers) else (None, False)
+        call = Call(self._host, pair, id, ext, payload, streams)
+        if flags & FLAGS_WHOLE != FLAGS_WHOLE:
+            call.payload = None
+            call.request = request or first_piece(pair, flags, payload)
+        now = time.monotonic_ns()
+        if timeout_us:
+            call.deadline = (received_at + timeout_us * 1000) / 1e9
+        life = self._sessions.find(epoch) if epoch else None
+        with pair.lock:
+            if pair.broken:
+                return
+            verdict = pair.calls.begin(id, call)
+        if verdict is not Verdict.BEGUN:
+            if verdict is Verdict.CANCELLED:
+                self._refuse(pair, id, Outcome.REFUSED_CANCELLED, Code.CANCELLED)
+            return
         try:
-            while True:
-                # From here on a stop interrupts; see _wait_idle.
-                self._idle = True
-                if self._stopping:
-                    raise StopServing
-                frame = later.popleft() if later else data.read_frame()
-                self._idle = False
-                if frame.kind == _CALL:
-                    self._call(pair, data, frame)
-                else:
-                    self._other(data, frame)
-        except ConnectionLostError:
-            pass
-        except ProtocolError as error:
-            failure.log_exception("the router broke the rules on DATA", error)
-            data.goodbye(GoodbyeReason.PROTOCOL_ERROR, str(error))
+            if handler is None or (epoch and life is None) or (timeout_us and now >= received_at + timeout_us * 1000):
+                self._refuse_call(pair, id, handler is not None, epoch, life)
+                return
+            data = pair.data
+            assert data is not None
+            data.write(accepted(id))
+            words = self._page.words
+            words[2 * slot + 1] = epoch
+            words[2 * slot] = now
+            try:
+                if life is not None and not self._join(call, life):
+                    return
+                self._run(handler, call)
+            finally:
+                words[2 * slot] = 0
         finally:
-            self._idle = False
-            if not self._stopping:
-                pair.end()
-                data.close()
+            pair.calls.end(id)
 
-    def _other(self, data: Connection, frame: Frame) -> None:
+    def _run(self, handler: Tool | Method, call: Call) -> None:
+        """Run the handler. Every path ends in exactly one Finish, or in the loss of the link."""
+        try:
+            # A tool takes the concrete call; a method takes what the Protocol offers.
+            handler.run(call)
+        except (CancelledCallError, FailureError) as error:
+            if not call.finished:
+                cancelled = Failure(Code.CANCELLED, "", "the call was cancelled")
+                call.fail(error.failure if isinstance(error, FailureError) else cancelled)
+            return
+        except BaseException as error:
+            if call.finished:
+                failure.log_exception("a handler raised after its call had ended", error)
+            elif isinstance(handler, Tool):
+                handler.failed(call, error)
+            else:
+                call.fail(failure.of_exception(error, None, call.cancelled))
+            return
+        if not call.finished:
+            call.fail(Failure(Code.INTERNAL, "", "the handler ended without an answer"))
+
+    def _join(self, call: Call, life: Life) -> bool:
+        """Give a call of a session its session; False when an earlier call's outcome has answered it."""
+        call.session = life.session
+        info = call.info
+        if info is None or not info.caller_request_id:
+            return True
+        # The calls of one session run one at a time: an earlier one with this id has ended.
+        outcome, new = life.outcomes.begin(info.request_id)
+        if not new:
+            call.replay(outcome)
+            return False
+        call.outcome = outcome
+        return True
+
+    def _refuse_call(self, pair: Pair, id: int, known: bool, epoch: int, life: Life | None) -> None:
+        why = self._sessions.failure(epoch) if epoch and life is None else None
+        if not known:
+            self._refuse(pair, id, Outcome.REFUSED_TOOL, Code.NOT_FOUND)
+        elif why is not None:
+            self._refuse(pair, id, Outcome.REFUSED_SESSION_START, Code.UNKNOWN, why)
+        elif epoch and life is None:
+            self._refuse(pair, id, Outcome.REFUSED_SESSION, Code.FAILED_PRECONDITION)
+        else:
+            self._refuse(pair, id, Outcome.REFUSED_DEADLINE, Code.DEADLINE_EXCEEDED)
+
+    def _refuse(self, pair: Pair, id: int, outcome: Outcome, code: Code, ext: bytes = b"") -> None:
+        _write(pair, encode_head(Kind.FINISH, 0, id, (int(code), int(outcome)), ext))
+
+    # Sessions, and everything else.
+
+    def other(self, pair: Pair, slot: int, frame: Frame) -> None:
+        """Obey a frame that is no Call."""
         if frame.kind == Kind.SESSION_OPEN:
-            self._open(data, frame)
+            self._open(pair, slot, frame)
         elif frame.kind == Kind.SESSION_CLOSE:
             epoch = frame.fixed[0]
-            status, end = self._end_session(epoch)
-            self._answer(data, Kind.SESSION_CLOSED, (epoch, status), end)
+            status, end = self._end_session(epoch, slot)
+            _write(pair, encode_head(Kind.SESSION_CLOSED, 0, 0, (epoch, status), end))
         elif frame.kind == Kind.GOODBYE:
             raise ConnectionLostError("the router said goodbye")
-        elif frame.kind in list(Kind) and frame.kind not in _FROM_ROUTER:
+        elif frame.kind in _KINDS and frame.kind not in _FROM_ROUTER:
             raise ProtocolError("wrong_direction", f"{frame!r} does not come from a router on DATA")
         # The rest is a piece of a call that has ended, or of a kind that this version does not know.
 
-    def _answer(self, data: Connection, kind: Kind, fixed: tuple[int, int], end: bytes) -> None:
-        data.send(encode_head(kind, 0, 0, fixed, end))
+    def knows(self, epoch: int) -> bool:
+        """Whether a life is held, or could not begin."""
+        return self._sessions.find(epoch) is not None or self._sessions.failure(epoch) is not None
 
-    def _open(self, data: Connection, frame: Frame) -> None:
+    def _open(self, pair: Pair, slot: int, frame: Frame) -> None:
         epoch = frame.fixed[0]
-        name = parse(messages.SessionInfo, frame.ext).name
-        if not self._sessions.begin(name, epoch):
-            self._answer(data, Kind.SESSION_OPENED, (epoch, OpenStatus.BELOW_FLOOR), b"")
+        name = session_name(frame)
+        with self._lock:
+            begun = self._sessions.begin(name, epoch)
+        if not begun:
+            _write(pair, encode_head(Kind.SESSION_OPENED, 0, 0, (epoch, OpenStatus.BELOW_FLOOR)))
             return
         session = Session(name, epoch)
-        self._page.begin(time.monotonic_ns(), epoch)
+        self._page.begin(slot, time.monotonic_ns(), epoch)
         try:
-            self.run_hook("session_start", Context(self._worker, session))
+            self.run_hook("session_start", Context(self._host.worker, session))
         except BaseException as error:
             failure.log_exception("session_start raised", error)
-            self._sessions.fail(epoch, failure.of_exception(error).info.SerializeToString())
-            self._answer(data, Kind.SESSION_OPENED, (epoch, OpenStatus.START_RAISED), _session_end(error))
+            why = failure.of_exception(error).info.SerializeToString()
+            with self._lock:
+                self._sessions.fail(epoch, why)
+            _write(pair, encode_head(Kind.SESSION_OPENED, 0, 0, (epoch, OpenStatus.START_RAISED), _session_end(error)))
             return
         finally:
-            self._page.end()
-        self._sessions.hold(epoch, session)
+            self._page.end(slot)
+        with self._lock:
+            self._sessions.hold(epoch, Life(session))
         # The supervisor's mirror first: what a router was told must be found in it.
         self._reporter.say(Changed(name, epoch, closed=False))
-        self._answer(data, Kind.SESSION_OPENED, (epoch, OpenStatus.OPEN), b"")
+        _write(pair, encode_head(Kind.SESSION_OPENED, 0, 0, (epoch, OpenStatus.OPEN)))
 
-    def _end_session(self, epoch: int) -> tuple[CloseStatus, bytes]:
-        session = self._sessions.drop(epoch)
-        if session is None:
+    def _end_session(self, epoch: int, slot: int) -> tuple[CloseStatus, bytes]:
+        with self._lock:
+            life = self._sessions.drop(epoch)
+        if life is None:
             return CloseStatus.NOT_HELD, b""
         status, end = CloseStatus.ENDED, b""
-        self._page.begin(time.monotonic_ns(), epoch)
+        self._page.begin(slot, time.monotonic_ns(), epoch)
         try:
-            self.run_hook("session_end", Context(self._worker, session))
+            self.run_hook("session_end", Context(self._host.worker, life.session))
         except BaseException as error:
             failure.log_exception("session_end raised", error)
             status, end = CloseStatus.END_RAISED, _session_end(error)
         finally:
-            self._page.end()
-        self._reporter.say(Changed(session.name, epoch, closed=True))
+            self._page.end(slot)
+        self._reporter.say(Changed(life.session.name, epoch, closed=True))
         return status, end
 
-    def _call(self, pair: Pair, data: Connection, frame: Frame) -> None:
-        index, epoch, timeout_us = frame.fixed
-        deadline = deadline_of(timeout_us, data.received_at) if timeout_us else None
-        session = None
-        refusal: tuple[Outcome, Code, bytes] | None = None
-        if not pair.begin(frame.id):
-            refusal = (Outcome.REFUSED_CANCELLED, Code.CANCELLED, b"")
-        elif index >= len(self._tools):
-            refusal = (Outcome.REFUSED_TOOL, Code.NOT_FOUND, b"")
-        elif epoch:
-            session = self._sessions.find(epoch)
-            why = None if session is not None else self._sessions.failure(epoch)
-            if why is not None:
-                refusal = (Outcome.REFUSED_SESSION_START, Code.UNKNOWN, why)
-            elif session is None:
-                refusal = (Outcome.REFUSED_SESSION, Code.FAILED_PRECONDITION, b"")
-        if refusal is None and deadline is not None and passed(deadline):
-            refusal = (Outcome.REFUSED_DEADLINE, Code.DEADLINE_EXCEEDED, b"")
-        if refusal is not None:
-            outcome, code, ext = refusal
-            if outcome != Outcome.REFUSED_CANCELLED:
-                pair.finish(frame.id)
-            data.send(encode_head(Kind.FINISH, 0, frame.id, (int(code), int(outcome)), ext))
-            return
-        ctx, streaming = self._context(frame, session, deadline)
-        data.send(accepted(frame.id))
-        execution = Execution(pair, data, frame, self._tools[index], ctx, streaming)
-        self._page.begin(time.monotonic_ns(), epoch)
-        try:
-            execution.run(frame, self._later, self._event_loop)
-        finally:
-            self._page.end()
-            pair.finish(frame.id)
 
-    def _context(self, frame: Frame, session: Session | None, deadline: float | None) -> tuple[Context, bool]:
-        """Return the call's context, and whether it was made by ExecuteStream."""
-        if not frame.ext:
-            return Context(self._worker, session, deadline=deadline), False
-        info = parse(messages.CallInfo, frame.ext)
-        metadata, streaming = _NO_METADATA, False
-        if info.metadata:
-            metadata, streaming = _metadata(info.metadata)
-        return Context(self._worker, session, info.request_id, metadata, info.traceparent, deadline), streaming
-
-    def _event_loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-        return self._loop
+def first_piece(pair: Pair, flags: int, payload: bytes) -> Request:
+    """Return the request of a Call that is not whole, with the piece that came with it."""
+    request = Request(pair.window, pair.max_message_bytes)
+    request.add(flags, payload)
+    return request
 
 
-def _metadata(entries: Any) -> tuple[Mapping[str, str | bytes], bool]:
-    metadata: dict[str, str | bytes] = {}
-    streaming = False
-    for entry in entries:
-        if entry.key == ":method":
-            streaming = entry.value == b"ExecuteStream"
-        elif entry.key.endswith("-bin"):
-            metadata[entry.key] = entry.value
-        else:
-            metadata[entry.key] = entry.value.decode("utf-8", "replace")
-    return metadata, streaming
+def session_name(frame: Frame) -> str:
+    """Return the name in a SessionOpen."""
+    name: str = parse(messages.SessionInfo, frame.ext).name
+    return name
+
+
+def _write(pair: Pair, frame: bytes) -> None:
+    data = pair.data
+    assert data is not None
+    data.write(frame)
 
 
 def _session_end(error: BaseException) -> bytes:

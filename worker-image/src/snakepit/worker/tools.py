@@ -1,179 +1,43 @@
-"""What an adapter declares: its tools, found on a class, an instance or a module, and their signatures."""
+"""What an adapter declares: its tools, found on a class, an instance or a module, and the methods of a server."""
 
 from __future__ import annotations
 
 import inspect
-import json
+import os
 import types
-import typing
-from collections import abc
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
-from snakepit import values
 from snakepit.adapter import ToolOptions, tool_options
-from snakepit.bridge.protocol import MAX_TOOLS, ToolKind
-from snakepit.context import Context
-from snakepit.errors import AdapterError, Code
-from snakepit.worker.hints import Checker, Problems, UnsupportedHintError, compile_hint
-
-_MAX_SCHEMA: Final = 16 << 10
-_MAX_DESCRIPTION: Final = 1024
-_STREAMS: Final = (abc.Iterator, abc.Generator, abc.AsyncIterator, abc.AsyncGenerator)
+from snakepit.bridge.protocol import MAX_METHOD_PATH, MAX_METHODS, MAX_SLOTS, MAX_TOOLS
+from snakepit.worker.execution import Tool
+from snakepit.worker.failure import DeclarationError
+from snakepit.worker.wire import Method
 
 
-class BadArgumentsError(AdapterError):
-    """The arguments do not fit the tool's type hints; `violations` lists every bad field."""
-
-    code = Code.INVALID_ARGUMENT
-
-    def __init__(self, violations: list[tuple[str, str]]) -> None:
-        path, problem = violations[0]
-        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-        super().__init__(f"{path}: {problem}{more}")
-        self.violations = violations
+class ThreadSafetyNotDeclared(TypeError):
+    """Profile Thread, but the adapter does not say that its tools may overlap."""
 
 
-class DeclarationError(TypeError):
-    """A tool is declared in a way that no call could use; `file` and `line` say where."""
+class Served(Protocol):
+    """What `snakepit.server()` returns, as far as a worker uses it."""
 
-    def __init__(self, text: str, function: Callable[..., Any] | None = None) -> None:
-        super().__init__(text)
-        code = getattr(inspect.unwrap(function) if function else None, "__code__", None)
-        self.file: str = code.co_filename if code else ""
-        self.line: int = code.co_firstlineno if code else 0
-
-
-class Tool:
-    """One callable of the adapter, ready to be called with an ExecuteRequest."""
-
-    def __init__(self, options: ToolOptions, function: Callable[..., Any]) -> None:
-        self.options = options
-        self.name = options.name
-        self.function = function
-        self.context_name: str | None = None
-        self.checkers: dict[str, Checker] = {}
-        self.required: list[str] = []
-        self.extra: Checker | None = None
-        try:
-            signature = inspect.signature(function)
-        except ValueError:
-            text = f"tool {self.name}: a method needs self as its first parameter (or @staticmethod above @tool)"
-            raise DeclarationError(text, function) from None
-        hints = _resolved_hints(function, options.name)
-        for parameter in signature.parameters.values():
-            self._declare(parameter, hints.get(parameter.name, Any))
-        streams = typing.get_origin(hints.get("return")) or hints.get("return")
-        generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-        self.streams = generator or streams in _STREAMS
-        self.kind = ToolKind.STREAM if self.streams else ToolKind.UNARY
-        self._no_problems = Problems()
-
-    def _declare(self, parameter: inspect.Parameter, hint: Any) -> None:
-        name = parameter.name
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            text = f"tool {self.name}: *{name} is not possible, arguments travel by name; use a list"
-            raise DeclarationError(text, self.function)
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            text = f"tool {self.name}: {name} is positional-only, but arguments travel by name"
-            raise DeclarationError(text, self.function)
-        if hint is Context or name == "ctx":
-            self.context_name = name
-            return
-        try:
-            checker = compile_hint(hint)
-        except UnsupportedHintError as error:
-            raise DeclarationError(f"tool {self.name}: parameter {name}: {error}", self.function) from None
-        if parameter.kind is parameter.VAR_KEYWORD:
-            self.extra = checker
-            return
-        self.checkers[name] = checker
-        if parameter.default is parameter.empty:
-            self.required.append(name)
-
-    def bind(self, request: Any) -> dict[str, Any]:
-        """Return the keyword arguments of an ExecuteRequest, or raise BadArgumentsError with all that is wrong."""
-        problems = self._no_problems
-        bound: dict[str, Any] = {}
-        checkers = self.checkers
-        arguments = request.arguments
-        # By key: the items() of a protobuf map is written in Python, and slow.
-        for name in arguments:
-            try:
-                value = values.decode(arguments[name], name)
-            except values.DecodeError as error:
-                problems.append((error.path, error.problem))
-                continue
-            checker = checkers.get(name) or self.extra
-            if checker is None:
-                problems.append((name, self._unknown()))
-            else:
-                bound[name] = checker.check(value, name, problems)
-        if request.HasField("json"):
-            self._bind_json(request.json, bound, problems)
-        for name in self.required:
-            if name not in bound and name not in [path for path, _ in problems]:
-                problems.append((name, f"missing, expected {checkers[name].name}"))
-        if problems:
-            # The next call begins with an empty list again.
-            self._no_problems = Problems()
-            raise BadArgumentsError(list(problems))
-        return bound
-
-    def _bind_json(self, struct: Any, bound: dict[str, Any], problems: Problems) -> None:
-        try:
-            given = values.from_struct(struct)
-        except values.DecodeError as error:
-            problems.append((error.path, error.problem))
-            return
-        found, problems = problems, Problems()
-        problems.from_json = True
-        for name, value in given.items():
-            checker = self.checkers.get(name) or self.extra
-            if name in bound:
-                problems.append((name, "given in both arguments and json; send it once"))
-            elif checker is None:
-                problems.append((name, self._unknown()))
-            else:
-                bound[name] = checker.check(value, name, problems)
-        found.extend(problems)
-
-    def _unknown(self) -> str:
-        return f"no such argument; {self.name} takes " + (", ".join(self.checkers) or "none")
-
-    def description(self) -> str:
-        """Return the first paragraph of the documentation, at most 1,024 bytes."""
-        text = self.options.description
-        if text is None:
-            text = " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
-        return text.encode()[:_MAX_DESCRIPTION].decode("utf-8", "ignore")
-
-    def parameters_schema(self) -> str:
-        """Return the JSON schema of the arguments; an open one when it would be above 16 KiB."""
-        schema = {
-            "type": "object",
-            "properties": {name: checker.schema for name, checker in self.checkers.items()},
-            "required": self.required,
-            "additionalProperties": self.extra.schema or True if self.extra else False,
-        }
-        text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
-        return text if len(text.encode()) <= _MAX_SCHEMA else '{"type":"object"}'
-
-
-def _resolved_hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
-    except NameError as error:
-        text = f"tool {name}: a type hint names {error.name!r}, which its module does not define"
-        raise DeclarationError(text, function) from None
+    methods: Sequence[Method]
+    # Serialized FileDescriptorProto.
+    file_descriptors: Sequence[bytes]
+    thread_safe: bool
 
 
 class Adapter:
-    """A loaded adapter: an object with tools and hooks."""
+    """A loaded adapter: an object with tools and hooks, or a server with methods and hooks."""
 
     def __init__(self, target: Any) -> None:
         self.target = target
-        self.tools = _collect(target)
+        server = as_server(target)
+        self.methods: list[Method] = _checked_methods(target, server.methods) if server else []
+        self.file_descriptors: list[bytes] = list(server.file_descriptors) if server else []
+        self.tools = [] if server else _collect(target)
+        self.thread_safe = getattr(target, "thread_safe", False) is True
 
     def hook(self, name: str) -> Callable[..., Any] | None:
         """Return a hook such as setup, or None."""
@@ -181,8 +45,23 @@ class Adapter:
         return found if callable(found) else None
 
 
+def as_server(target: Any) -> Served | None:
+    """Return the target if it is a server, whose class says so by `__snakepit_server__ = True`."""
+    server: Served | None = target if getattr(type(target), "__snakepit_server__", False) is True else None
+    return server
+
+
+def slot_count() -> int:
+    """Return how many calls may run at a time in this worker (SNAKEPIT_SLOTS)."""
+    text = os.environ.get("SNAKEPIT_SLOTS") or "1"
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_SLOTS:
+        raise ValueError(f"SNAKEPIT_SLOTS is {text!r:.20}; it must be a number from 1 to {MAX_SLOTS}")
+    return int(text)
+
+
 def instantiate(target: Any, arguments: list[str]) -> Adapter:
-    """Return the adapter of a class, an instance or a module. A class gets the user's arguments if it takes any."""
+    """Return the adapter of a class, an instance, a module or a server. A class gets the user's arguments, if any."""
+    check_profile(target)
     if not inspect.isclass(target):
         return Adapter(target)
     if arguments:
@@ -193,8 +72,35 @@ def instantiate(target: Any, arguments: list[str]) -> Adapter:
     return Adapter(target(*arguments))
 
 
+def check_profile(target: Any) -> None:
+    """Raise when several calls shall run at a time in an adapter that was not made for it."""
+    slots = slot_count()
+    if slots == 1:
+        return
+    if getattr(target, "thread_safe", False) is not True:
+        how = (
+            "call snakepit.server(thread_safe=True)"
+            if as_server(target)
+            else f"set thread_safe = True in {_label(target)}"
+        )
+        raise ThreadSafetyNotDeclared(
+            f"the pool runs {slots} calls at a time in one process (profile: Thread), but the adapter does not declare "
+            f"that it allows this; {how} once its handlers may overlap, or use profile: Process"
+        )
+    owner: Any = target if inspect.isclass(target) or isinstance(target, types.ModuleType) else type(target)
+    for options, function in _declared(owner):
+        if options.interruptible:
+            text = f"tool {options.name}: interruptible=True needs profile: Process; a thread cannot be interrupted"
+            raise DeclarationError(text, getattr(function, "__func__", function))
+
+
 def check_declarations(target: Any) -> None:
     """Raise when tools are declared wrongly, without making an instance of a class."""
+    check_profile(target)
+    server = as_server(target)
+    if server is not None:
+        _checked_methods(target, server.methods)
+        return
     if not inspect.isclass(target):
         _collect(target)
         return
@@ -218,6 +124,21 @@ def _collect(target: Any) -> list[Tool]:
         tools[options.name] = Tool(options, bound)
     _check_count(target, len(tools))
     return [tools[name] for name in sorted(tools)]
+
+
+def _checked_methods(target: Any, methods: Sequence[Method]) -> list[Method]:
+    paths = {method.path for method in methods}
+    if not methods:
+        raise DeclarationError(f"{_label(target)} serves no method; register a servicer with add_…Servicer_to_server")
+    if len(paths) < len(methods) or len(methods) > MAX_METHODS:
+        raise DeclarationError(
+            f"{_label(target)} serves {len(methods)} methods with {len(paths)} paths; each once, and at most "
+            f"{MAX_METHODS}"
+        )
+    for path in paths:
+        if len(path.encode()) > MAX_METHOD_PATH or not path.startswith("/") or path.count("/") != 2:
+            raise DeclarationError(f"method {path!r:.300} is not /package.Service/Method of {MAX_METHOD_PATH} bytes")
+    return list(methods)
 
 
 def _check_count(target: Any, count: int) -> None:

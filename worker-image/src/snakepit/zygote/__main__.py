@@ -15,35 +15,17 @@ import os
 import signal
 import socket
 import sys
-import threading
 from typing import Any
 
 from snakepit import logs
 from snakepit.worker import failure, process
 from snakepit.worker.load import load
-from snakepit.worker.report import Job
 from snakepit.worker.tools import check_declarations
-from snakepit.zygote.channel import MAX_PACKET, restore_environment
-from snakepit.zygote.keeper import keep
-
-
-def fork_hazard() -> str:
-    """Return why forking this process may break its children, or nothing."""
-    threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if threads:
-        return f"preload left threads running: {', '.join(threads[:5])}"
-    count = len(os.listdir("/proc/self/task"))
-    if count > 1:
-        return f"preload left {count - 1} native threads running"
-    if "polars" in sys.modules:
-        return "polars is imported; its thread pool does not survive a fork"
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and getattr(torch, "cuda", None) is not None and torch.cuda.is_initialized():
-        return "CUDA is initialised by torch; it cannot be used after a fork"
-    bridge: Any = sys.modules.get("jax._src.xla_bridge")
-    if bridge is not None and getattr(bridge, "_backends", None):
-        return "JAX has initialised its backends; they do not survive a fork"
-    return ""
+from snakepit.zygote import fresh, linux, threads
+from snakepit.zygote.channel import MAX_PACKET
+from snakepit.zygote.hazards import fork_hazard
+from snakepit.zygote.keeper import Ends, keep
+from snakepit.zygote.start import be_worker
 
 
 def prepare(spec: str) -> Any:
@@ -79,29 +61,41 @@ def main(arguments: list[str]) -> None:
         os._exit(process.FAILED_EXIT_CODE)
     faulthandler.unregister(signal.SIGUSR2)
     os.close(stacks)
-    restore_environment()
-    gc.collect()
-    gc.freeze()
+    threads.restore_environment()
+    threads.preload_control()
     # Keepers say themselves when they end; their exit needs nobody to wait for it.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    exits = linux.child_exits()
+    if not hazard:
+        # Once for all children. With threads, which may use them, in each child alone.
+        linux.replace_descriptors({0, 1, 2, channel.fileno(), exits})
+    gc.collect()
+    fresh.note_generators()
+    gc.freeze()
+    gc.disable()
     channel.send(json.dumps({"loaded": hazard}).encode())
-    serve(channel, target)
+    serve(channel, exits, target, bare=not hazard)
 
 
-def serve(channel: socket.socket, target: Any) -> None:
-    """Fork one keeper with its worker for each request."""
+def serve(channel: socket.socket, exits: int, target: Any, bare: bool) -> None:
+    """Fork one keeper with its worker for each request; `bare` when nothing but this thread runs here."""
+    fork = linux.bare_fork if bare else os.fork
     while True:
-        packet, descriptors, _, _ = socket.recv_fds(channel, MAX_PACKET, 4, socket.MSG_CMSG_CLOEXEC)
+        packet, descriptors, _, _ = socket.recv_fds(channel, MAX_PACKET, len(Ends._fields), socket.MSG_CMSG_CLOEXEC)
         if not packet:
             return
-        control, report, output, page = descriptors
-        pid = os.fork()
-        if pid == 0:
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            os.close(output)
-            job = Job(**json.loads(packet))
-            keep(socket.socket(fileno=control), socket.socket(fileno=report), page, job, lambda: target)
+        # A signal between the fork and the keeper's own blocking would end it.
+        linux.block_signals()
+        if fork() == 0:
+            ends = Ends(*descriptors)
+            os.dup2(ends.output, 1)
+            os.dup2(ends.output, 2)
+            os.close(ends.output)
+            channel.close()
+            if not bare:
+                linux.replace_descriptors({0, 1, 2, exits, *descriptors})
+            keep(ends, exits, lambda mine: be_worker(mine, lambda: target))
+        linux.unblock_signals()
         for descriptor in descriptors:
             os.close(descriptor)
 

@@ -1,4 +1,4 @@
-"""What Linux offers and Python does not: subreapers, the death signal of a parent, and the children of a process."""
+"""What Linux offers and Python does not: subreapers, the death signal of a parent, signal descriptors, bare forks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from typing import Final
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
+# Calls that keep the interpreter's lock.
+_HELD: Final = ctypes.PyDLL(None, use_errno=True)
+# A sigset_t has 1,024 bits in glibc and in musl.
+_SIGSET_BYTES: Final = 128
+_OOM_STEP: Final = 100
+_FIRST_REAL_TIME: Final = 32
+_ALL_SIGNALS: Final = b"\xff" * _SIGSET_BYTES
 
 
 def _prctl(option: int, value: int) -> None:
@@ -29,6 +36,68 @@ def die_with_parent(parent: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(71)
+
+
+def bare_fork() -> int:
+    """Fork without Python's hooks around it: the child shares 0.6 MiB more with its parent, and starts sooner.
+
+    Only where the process has one thread, and for a child that runs none of the user's code: what a fork leaves to
+    repair (locks, random generators, hooks of libraries) stays as it is.
+    """
+    pid: int = _HELD.fork()
+    if pid < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"fork: {os.strerror(number)}")
+    return pid
+
+
+def block_signals() -> None:
+    """Be deaf to every signal that can be blocked. Python's own call would build a set of 64 enumerated numbers."""
+    _HELD.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS, None)
+
+
+def unblock_signals() -> None:
+    """Hear every signal again."""
+    _HELD.pthread_sigmask(signal.SIG_UNBLOCK, _ALL_SIGNALS, None)
+
+
+def default_signal(number: int) -> None:
+    """Give a signal its default action, behind Python's back."""
+    _HELD.signal(number, ctypes.c_void_p(0))
+
+
+def child_exits() -> int:
+    """Return a descriptor that is readable for a process that polls it when a child of that process has ended.
+
+    SIGCHLD must be blocked there. A child of a fork may use the same descriptor for its own children.
+    """
+    mask = (1 << (signal.SIGCHLD - 1)).to_bytes(_SIGSET_BYTES, "little")
+    descriptor: int = _LIBC.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
+    if descriptor < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"signalfd: {os.strerror(number)}")
+    return descriptor
+
+
+def caught_or_ignored() -> set[int]:
+    """Return the signals whose action is not the default one, without those that the C library keeps for itself."""
+    numbers: set[int] = set()
+    with open("/proc/self/status", "rb") as status:
+        for line in status:
+            if line.startswith((b"SigCgt:", b"SigIgn:")):
+                bits = int(line.split()[1], 16)
+                numbers |= {number + 1 for number in range(64) if bits >> number & 1}
+    return {number for number in numbers if number < _FIRST_REAL_TIME or number >= signal.SIGRTMIN}
+
+
+def die_first_for_memory() -> None:
+    """Be preferred, before processes that hold what is preloaded, when the kernel must kill for want of memory."""
+    try:
+        with open("/proc/self/oom_score_adj", "r+b", buffering=0) as score:
+            score.write(b"%d" % min(1000, int(score.read()) + _OOM_STEP))
+    except (OSError, ValueError):
+        # A sandbox without it; the kernel then chooses by size alone.
+        pass
 
 
 def children() -> list[int]:

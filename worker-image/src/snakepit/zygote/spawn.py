@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import socket
+import os
 import sys
 from typing import Any
 
 from snakepit.worker.load import load
-from snakepit.worker.report import Job
-from snakepit.zygote.channel import MAX_PACKET
-from snakepit.zygote.keeper import keep
+from snakepit.zygote import linux
+from snakepit.zygote.keeper import Ends, keep
+from snakepit.zygote.start import be_worker, read_job
 
 
 def main(arguments: list[str]) -> None:
-    """Take the descriptors of the channels as arguments, and the job from the control channel."""
-    control_number, report_number, page = (int(argument) for argument in arguments)
-    control = socket.socket(fileno=control_number)
-    report = socket.socket(fileno=report_number)
-    control.set_inheritable(False)
-    report.set_inheritable(False)
-    packet = control.recv(MAX_PACKET)
-    if not packet:
-        return
-    job = Job(**json.loads(packet))
+    """Take the descriptors of the channels as arguments; the output's are standard output and error already."""
+    ends = Ends(*(int(argument) for argument in arguments))
+    for end in ends:
+        os.set_inheritable(end, False)
+    os.close(ends.output)
+    job = read_job(ends.job)
     sys.argv = [job.adapter, *job.arguments]
 
     def import_adapter() -> Any:
         return load(job.adapter)
 
-    keep(control, report, page, job, import_adapter)
+    keep(ends, linux.child_exits(), lambda mine: be_worker(mine, import_adapter))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,168 @@
+package dispatch
+
+import (
+	"time"
+
+	"github.com/snakepit-k8s/snakepit/router/dispatch/fair"
+)
+
+// overdue is after how many times PrefetchBelow a call that runs is so long that what was sent behind it is taken back.
+const overdue = 10
+
+// hosts is the list of workers that run one short call and have nothing behind it, in the order in which they came to it.
+type hosts struct{ head, tail *Worker }
+
+func (h *hosts) push(w *Worker) {
+	w.hostBefore, w.hostBehind = h.tail, nil
+	if h.tail != nil {
+		h.tail.hostBehind = w
+	} else {
+		h.head = w
+	}
+	h.tail = w
+}
+
+func (h *hosts) remove(w *Worker) {
+	if w.hostBefore != nil {
+		w.hostBefore.hostBehind = w.hostBehind
+	} else {
+		h.head = w.hostBehind
+	}
+	if w.hostBehind != nil {
+		w.hostBehind.hostBefore = w.hostBefore
+	} else {
+		h.tail = w.hostBefore
+	}
+	w.hostBefore, w.hostBehind = nil, nil
+}
+
+// mayHost says whether the worker may be sent a call behind the one that it runs.
+func (w *Worker) mayHost() bool {
+	if w.State != Ready || !w.prefetch || w.following != nil || w.active.n != 1 || w.long {
+		return false
+	}
+	runs := w.active.head
+	return !runs.Stream && !runs.Open
+}
+
+// short says that calls are short enough for sending them ahead.
+func (d *Dispatcher) short() bool {
+	return d.settings.PrefetchBelow > 0 && d.service.samples >= minSamples && d.service.mean < d.settings.PrefetchBelow
+}
+
+// sendAhead gives the call without a session that is due first to a worker that will soon have a slot.
+func (d *Dispatcher) sendAhead(now time.Time) {
+	if !d.short() {
+		return
+	}
+	for w := d.hosts.head; w != nil; {
+		next := w.hostBehind
+		if now.Sub(w.active.head.Began) <= d.settings.PrefetchBelow {
+			d.follow(w, now)
+			return
+		}
+		w.long = true // longer than it was taken for
+		d.count(w)
+		w = next
+	}
+}
+
+// follow sends a call behind the one that the worker runs: one that nobody else may run, or one without a session.
+func (d *Dispatcher) follow(w *Worker, now time.Time) {
+	if !w.mayHost() || !d.short() {
+		return
+	}
+	first := d.due(w)
+	if first != nil && first.Queue() == &d.fresh { // the slot is for a new session
+		return
+	}
+	runs := w.active.head
+	if l := runs.Life; l != nil && runs.accepted { // the worker has it, so that what is sent now is behind it
+		if n := d.lane(l); n.reserved == 1 && n.waiting.head != nil && holder(l) == w {
+			first = earlier(first, &n.waiting.head.item)
+		}
+	}
+	if c := sendable(first, now); c != nil {
+		d.run(c, w, now)
+	}
+}
+
+func sendable(x *fair.Item, now time.Time) *Call {
+	if x == nil {
+		return nil
+	}
+	c := x.Value.(*Call)
+	if c.Stream || c.Open || c.NoPrefetch || !c.Deadline.IsZero() && !now.Before(c.Deadline) {
+		return nil
+	}
+	return c
+}
+
+// promote gives the slot that became free to the call that was sent ahead.
+func (d *Dispatcher) promote(w *Worker, now time.Time) {
+	c := w.following
+	if c == nil || w.State != Ready || w.active.n >= w.Slots {
+		return
+	}
+	w.following, w.long = nil, false
+	c.Prefetched = false
+	if c.Life == nil {
+		d.unlinkAhead(c)
+	} else {
+		d.lane(c.Life).running = c
+	}
+	d.forgetRecall(c)
+	w.active.push(c)
+	c.Began, c.taken = now, now
+}
+
+// recallSome takes calls back that were sent ahead, while other workers are free and have nothing to do. A call whose turn is about to come
+// anyway is left: taking it back costs more.
+func (d *Dispatcher) recallSome(now time.Time) {
+	for c := d.ahead.head; c != nil && d.recalls < d.free; c = d.ahead.head {
+		if runs := c.Worker.active.head; runs != nil && now.Sub(runs.Began) < d.service.mean {
+			return
+		}
+		d.recall(c)
+	}
+}
+
+// recallOverdue takes back what was sent behind a call that turned out to be long.
+func (d *Dispatcher) recallOverdue(now time.Time) {
+	d.recallSome(now)
+	for c := d.ahead.head; c != nil; {
+		next := c.next
+		if runs := c.Worker.active.head; runs == nil || now.Sub(runs.Began) > overdue*d.settings.PrefetchBelow {
+			d.recall(c)
+		}
+		c = next
+	}
+}
+
+func (d *Dispatcher) recall(c *Call) {
+	d.unlinkAhead(c)
+	c.recalled = true
+	d.recalls++
+	d.act(Action{Kind: Recall, Call: c, Worker: c.Worker})
+}
+
+// unlinkAhead takes a call out of those that may be recalled; once it was, it is out already.
+func (d *Dispatcher) unlinkAhead(c *Call) {
+	if c.prev != nil || c.next != nil || d.ahead.head == c {
+		d.ahead.remove(c)
+	}
+}
+
+func (d *Dispatcher) forgetRecall(c *Call) {
+	if c.recalled {
+		c.recalled = false
+		d.recalls--
+	}
+}
+
+// Recalled ends the reservation of a call that its worker gave back, or that was never written to it. The call is placed again, and not sent ahead again.
+func (d *Dispatcher) Recalled(c *Call, now time.Time) {
+	c.NoPrefetch = true
+	w := d.unreserve(c, now)
+	d.again(c, w, nil, false, now)
+}

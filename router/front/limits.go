@@ -1,0 +1,201 @@
+package front
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// limited refuses connections beyond a number at a time: it closes them at once, so that their clients go elsewhere instead of waiting.
+type limited struct {
+	net.Listener
+	free atomic.Int64
+}
+
+func limitConnections(l net.Listener, n int) net.Listener {
+	limited := &limited{Listener: l}
+	limited.free.Store(int64(n))
+	return limited
+}
+
+// Accept waits for a connection that there is room for.
+func (l *limited) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if l.free.Add(-1) >= 0 {
+			return &counted{Conn: conn, peer: peerOf(conn.RemoteAddr()), listener: l}, nil
+		}
+		l.free.Add(1)
+		_ = conn.Close() // it was never used
+	}
+}
+
+type counted struct {
+	net.Conn
+	peer     net.Addr
+	once     sync.Once
+	listener *limited
+}
+
+// Close makes room for another connection.
+func (c *counted) Close() error {
+	c.once.Do(func() { c.listener.free.Add(1) })
+	return c.Conn.Close()
+}
+
+// RemoteAddr is the caller's address, with its text as gRPC names it made once.
+func (c *counted) RemoteAddr() net.Addr { return c.peer }
+
+// peerAddr is an address whose text is that of gRPC's peer, such as ipv4:10.0.0.7:51234.
+type peerAddr struct {
+	net.Addr
+	text string
+}
+
+func (a *peerAddr) String() string { return a.text }
+
+func peerOf(a net.Addr) net.Addr {
+	if a == nil {
+		return nil
+	}
+	text := a.String()
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		family := "ipv6:"
+		if tcp.IP.To4() != nil {
+			family = "ipv4:"
+		}
+		text = family + text
+	} else {
+		text = a.Network() + ":" + text
+	}
+	return &peerAddr{a, text}
+}
+
+// budget bounds the bytes of messages in flight. Whoever does not find room waits in order.
+type budget struct {
+	total   int64
+	used    atomic.Int64
+	waiting atomic.Int64
+
+	mu    sync.Mutex
+	queue []*claim
+}
+
+// claim waits for n bytes.
+type claim struct {
+	n    int64
+	done chan struct{}
+}
+
+// newBudget makes a budget of so many bytes, of which at least one message of any allowed size fits.
+func newBudget(total int64) *budget { return &budget{total: max(total, 1)} }
+
+// take waits until n bytes fit, at most so long. More than the whole budget counts as the whole.
+func (b *budget) take(ctx context.Context, n int64, wait time.Duration) error {
+	n = min(n, b.total)
+	if b.waiting.Load() == 0 && b.tryTake(n) {
+		return nil
+	}
+	c := &claim{n, make(chan struct{})}
+	b.mu.Lock()
+	b.queue = append(b.queue, c)
+	b.waiting.Store(int64(len(b.queue)))
+	b.grant()
+	b.mu.Unlock()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	var err error
+	select {
+	case <-c.done:
+		return nil
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-timer.C:
+		err = &Failure{
+			Reason: ReasonQueueTimeout, Wait: time.Second,
+			Message: fmt.Sprintf("no room for a message of %d bytes within queue.timeout of %s: the router's budget for messages is used up", n, wait),
+			Info:    map[string]string{"budget": strconv.FormatInt(b.total, 10), "size": strconv.FormatInt(n, 10)},
+		}
+	}
+	if !b.withdraw(c) { // it was granted meanwhile
+		b.give(n)
+	}
+	return err
+}
+
+func (b *budget) tryTake(n int64) bool {
+	if b.used.Add(n) <= b.total {
+		return true
+	}
+	b.used.Add(-n)
+	return false
+}
+
+// give returns what was taken: n as it was given to take.
+func (b *budget) give(n int64) {
+	if n == 0 {
+		return
+	}
+	b.used.Add(-min(n, b.total))
+	if b.waiting.Load() > 0 {
+		b.mu.Lock()
+		b.grant()
+		b.mu.Unlock()
+	}
+}
+
+// grant serves the queue in order; under mu.
+func (b *budget) grant() {
+	for len(b.queue) > 0 && b.tryTake(b.queue[0].n) {
+		close(b.queue[0].done)
+		b.queue[0] = nil
+		b.queue = b.queue[1:]
+	}
+	b.waiting.Store(int64(len(b.queue)))
+}
+
+// withdraw takes a claim out; false when it was granted.
+func (b *budget) withdraw(c *claim) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, x := range b.queue {
+		if x == c {
+			b.queue = append(b.queue[:i:i], b.queue[i+1:]...)
+			b.grant()
+			return true
+		}
+	}
+	return false
+}
+
+// cgroupLimits are where the kernel says how much memory this process may use, in versions 2 and 1.
+var cgroupLimits = []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}
+
+// DefaultBudget is half of what this process may use by GOMEMLIMIT or its cgroup, whichever is less, in bytes; 1 GiB where nothing limits it.
+func DefaultBudget() int64 {
+	limit := debug.SetMemoryLimit(-1)
+	for _, file := range cgroupLimits {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && n > 0 {
+			limit = min(limit, n)
+		}
+	}
+	if limit > math.MaxInt64/2 {
+		return 1 << 30
+	}
+	return limit / 2
+}
