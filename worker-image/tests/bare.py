@@ -33,7 +33,8 @@ class BareWorker:
         self.page = Page(descriptor)
         self.report, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = dict(os.environ) | {"SNAKEPIT_SLOTS": str(slots)} | env
-        environment["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS), str(folder)])
+        sources = env.get("SNAKEPIT_SOURCES", str(TESTS.parent / "src"))
+        environment["PYTHONPATH"] = os.pathsep.join([sources, str(TESTS), str(folder)])
         self.log = folder / "log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

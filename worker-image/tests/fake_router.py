@@ -85,8 +85,9 @@ class Worker:
 class Answer:
     """How a call ended."""
 
-    def __init__(self, frames: list[Frame]) -> None:
-        self.frames = frames
+    def __init__(self, all_frames: list[Frame]) -> None:
+        # Without those of CONTROL, which come in their own time.
+        self.frames = frames = [frame for frame in all_frames if frame.kind not in (Kind.WINDOW, Kind.RECALLED)]
         finish = frames[-1]
         self.code, self.outcome = finish.fixed
         self.accepted = frames[0].kind == Kind.ACCEPTED
@@ -151,6 +152,7 @@ class FakeRouter:
         self.supervisor: Connection | None = None
         self.desired: Any = None
         self._generation = 0
+        self._nonces = itertools.count(1000)
         self._connections: list[Connection] = []
         self._changed = threading.Condition()
         self._listener = socket.socket(socket.AF_UNIX)
@@ -227,10 +229,15 @@ class FakeRouter:
         flags: int = FLAGS_WHOLE,
         index: int | None = None,
         metadata: dict[str, bytes] | None = None,
+        request_id: str = "",
+        peer: str = "",
     ) -> int:
+        """Send a Call; `request_id` is one that the caller chose."""
         entries = {":method": b"ExecuteStream"} if stream else {}
         pairs = [{"key": key, "value": value} for key, value in (entries | (metadata or {})).items()]
-        info = messages.CallInfo(request_id="r-1", metadata=pairs).SerializeToString()
+        info = messages.CallInfo(
+            request_id=request_id or "r-1", caller_request_id=bool(request_id), metadata=pairs, peer=peer
+        ).SerializeToString()
         assert worker.data is not None
         id = next(worker.ids)
         number = worker.tools.index(tool) if index is None else index
@@ -253,7 +260,7 @@ class FakeRouter:
 
     def finish(self, worker: Worker, id: int, seconds: float = DEADLINE) -> Answer:
         def ended() -> bool:
-            return bool(worker.frames[id]) and worker.frames[id][-1].kind == Kind.FINISH
+            return any(frame.kind == Kind.FINISH for frame in worker.frames[id])
 
         with self._changed:
             assert self._changed.wait_for(ended, seconds), f"call {id} did not end: {worker.frames[id]}"
@@ -265,6 +272,26 @@ class FakeRouter:
     def cancel(self, worker: Worker, id: int) -> None:
         assert worker.control is not None
         worker.control.send(Frame(Kind.CANCEL, 0, id, (1,)))
+
+    def recall(self, worker: Worker, id: int) -> None:
+        assert worker.control is not None
+        worker.control.send(Frame(Kind.RECALL, 0, id))
+
+    def settle(self, worker: Worker) -> None:
+        """Wait until the worker has acted upon all that was sent on CONTROL."""
+        assert worker.control is not None
+        nonce = next(self._nonces)
+        worker.control.send(Frame(Kind.PING, fixed=(nonce,)))
+        eventually(lambda: worker.control and nonce in worker.control.pongs, "Pong")
+
+    def wait_frames(self, worker: Worker, id: int, kind: Kind, count: int = 1, seconds: float = DEADLINE) -> None:
+        """Wait until a call has got so many frames of a kind."""
+
+        def there() -> bool:
+            return sum(frame.kind == kind for frame in worker.frames.get(id, [])) >= count
+
+        with self._changed:
+            assert self._changed.wait_for(there, seconds), f"call {id}: no {kind!r} in {worker.frames.get(id)}"
 
     def open_session(self, worker: Worker, name: str, epoch: int) -> Frame:
         ext = messages.SessionInfo(name=name).SerializeToString()

@@ -21,6 +21,8 @@ from snakepit import values
 from snakepit.bridge import messages
 from snakepit.bridge.protocol import FLAGS_WHOLE, Decoder, Frame, Kind
 
+SOURCES = Path(__file__).parents[1] / "src"
+
 APP = """
     import cProfile, pstats, resource, sys, time
     from snakepit import Context, tool
@@ -114,13 +116,14 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--calls", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--sources", default=str(SOURCES), help="the package to measure, such as an older one")
     parser.add_argument("--bytes", type=int, default=1024)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="snp-") as name:
         folder = Path(name)
         (folder / "app.py").write_text(textwrap.dedent(APP))
         router = PlainRouter(str(folder / "s"))
-        bare = BareWorker(folder, str(folder / "s"), "app:App", options.slots)
+        bare = BareWorker(folder, str(folder / "s"), "app:App", options.slots, SNAKEPIT_SOURCES=options.sources)
         try:
             measure(router, options)
         finally:

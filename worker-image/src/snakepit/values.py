@@ -44,6 +44,41 @@ def encode(value: object, path: str = "value") -> Any:
     return target
 
 
+def encode_result(value: object) -> bytes:
+    """Return an ExecuteResponse with this result.
+
+    Bytes, whose answers are the large ones, are written by hand: a message would copy them twice. It is the same.
+    """
+    if type(value) is bytes:
+        size = len(value)
+        head = _DATA_TAG + _varint(size)
+        return _RESULT_TAG + _varint(len(head) + size) + head + value
+    response = messages.ExecuteResponse()
+    encode_into(value, response.result, "result")
+    encoded: bytes = response.SerializeToString()
+    return encoded
+
+
+def _varint(number: int) -> bytes:
+    if number < 0x80:
+        return _SMALL[number]
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
+    return bytes((number & 0x7F | 0x80,)) + _varint(number >> 7)
+
+
+_SMALL: Final = [bytes((number,)) for number in range(0x80)]
+
+
+def _tag(message: Any, field: str) -> bytes:
+    """Return the tag of a field with a length."""
+    return _varint(message.DESCRIPTOR.fields_by_name[field].number << 3 | 2)
+
+
+_RESULT_TAG: Final = _tag(messages.ExecuteResponse, "result")
+_DATA_TAG: Final = _tag(messages.Value, "data")
+
+
 def encode_into(value: object, target: Any, path: str = "value", depth: int = 0) -> None:
     """Write `value` into the Value message `target`."""
     encoder = _ENCODERS.get(type(value))

@@ -16,7 +16,6 @@ from snakepit.bridge.calls import Credit, Request
 from snakepit.bridge.protocol import (
     FLAG_END_MESSAGE,
     FLAG_MESSAGE,
-    FLAGS_WHOLE,
     MAX_EXT,
     VERSION_2,
     Kind,
@@ -26,7 +25,7 @@ from snakepit.bridge.protocol import (
 )
 from snakepit.bridge.sessions import Outcome
 from snakepit.bridge.socket import ConnectionLostError, parse
-from snakepit.context import Context, Session, Worker
+from snakepit.context import Session, Worker
 from snakepit.errors import Code
 from snakepit.worker.failure import Failure, FailureError, cut
 from snakepit.worker.link import LINK_BROKEN, Callbacks, Pair
@@ -52,6 +51,9 @@ class Feed(Protocol):
 
         Raises ConnectionLostError and ProtocolError.
         """
+
+    def leave(self, call: Call) -> None:
+        """See to it that no thread of an ended call waits in `more`."""
 
 
 class Host:
@@ -80,6 +82,7 @@ class Call:
     peer: str
     traceparent: str
     metadata: Metadata
+    worker: Worker
 
     # What is rare has its default here, so that a call without it costs nothing.
     cancelled = False
@@ -100,12 +103,11 @@ class Call:
 
     def __init__(self, host: Host, pair: Pair, id: int, ext: bytes, payload: bytes | None, streams: bool) -> None:
         self.host = host
-        self.worker = host.worker
         self.pair = pair
         self.id = id
         self._ext = ext
         # The CallInfo, None when there was no extension. Parsed at once: one that does not parse breaks the rules.
-        self.info = parse(messages.CallInfo, ext) if ext else None
+        self.info: Any = parse(messages.CallInfo, ext) if ext else None
         # The whole request; None when it comes in pieces, or was taken.
         self.payload = payload
         self._streams = streams
@@ -114,8 +116,10 @@ class Call:
         """Read what the extension says, the first time it is asked for."""
         if name in ("request_id", "peer", "traceparent"):
             found: Any = "" if self.info is None else getattr(self.info, name)
+        elif name == "worker":
+            found = self.host.worker
         elif name == "metadata":
-            found = _metadata(self.info)
+            found = messages.metadata_of(self.info)
         else:
             raise AttributeError(name)
         setattr(self, name, found)
@@ -156,7 +160,7 @@ class Call:
                 self.pair.give_credit(self.id, credit)
             if known:
                 return message
-            if self.cancelled:
+            if self.cancelled or self.finished:
                 raise CancelledCallError
             feed.more(self)
 
@@ -192,7 +196,7 @@ class Call:
         self._headers_sent = True
         if self.pair.version < VERSION_2:
             return
-        ext: bytes = messages.HeadersInfo(metadata=_entries(metadata)).SerializeToString()
+        ext: bytes = messages.HeadersInfo(metadata=messages.entries(metadata)).SerializeToString()
         self._send_headers(ext)
 
     def _send_headers(self, ext: bytes) -> None:
@@ -245,7 +249,7 @@ class Call:
         if message or trailers or (headers and not self._headers_sent):
             shown = headers if not self._headers_sent and self.pair.version >= VERSION_2 else ()
             info = messages.FinishInfo(
-                message=cut(message, _MAX_MESSAGE), trailers=_entries(trailers), headers=_entries(shown)
+                message=cut(message, _MAX_MESSAGE), trailers=messages.entries(trailers), headers=messages.entries(shown)
             )
         self.end(code, info, answer)
 
@@ -397,54 +401,6 @@ class Call:
 
 
 _CANCELLED: Final = "the call was cancelled"
-
-
-class CallContext(Context):
-    """The context of a call: what is rarely asked for is read from the call then."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self.worker = call.worker
-        self.session = call.session
-        self._deadline = call.deadline
-
-    def __getattr__(self, name: str) -> Any:
-        """Fill what has no value yet."""
-        if name in ("request_id", "traceparent"):
-            found: Any = getattr(self._call, name)
-        elif name == "metadata":
-            found = dict(self._call.metadata)
-        else:
-            raise AttributeError(f"the context has no {name!r}")
-        setattr(self, name, found)
-        return found
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the caller gave the call up, or its deadline passed."""
-        return self._call.cancelled
-
-
-def whole(flags: int) -> bool:
-    """Whether a Call carries all of its request."""
-    return flags & FLAGS_WHOLE == FLAGS_WHOLE
-
-
-def _metadata(info: Any) -> Metadata:
-    if info is None:
-        return []
-    # Keys with a colon are the router's own.
-    return [
-        (entry.key, entry.value if entry.key.endswith("-bin") else entry.value.decode("utf-8", "replace"))
-        for entry in info.metadata
-        if not entry.key.startswith(":")
-    ]
-
-
-def _entries(metadata: Metadata) -> list[dict[str, Any]]:
-    return [{"key": key, "value": value if isinstance(value, bytes) else value.encode()} for key, value in metadata]
 
 
 def _metadata_too_large(size: int) -> FailureError:

@@ -14,7 +14,7 @@ from snakepit.adapter import Progress, ToolOptions
 from snakepit.bridge.protocol import ToolKind
 from snakepit.context import Context
 from snakepit.errors import Code
-from snakepit.worker.call import Call, CallContext
+from snakepit.worker.call import Call
 from snakepit.worker.failure import BadArgumentsError, DeclarationError, Failure, FailureError, of_exception
 from snakepit.worker.hints import Checker, Problems, UnsupportedHintError, compile_hint
 from snakepit.worker.wire import CancelledCallError
@@ -81,9 +81,7 @@ class Tool:
         elif streaming:
             call.finish(0, answer=stream_message(result, 1))
         else:
-            response = messages.ExecuteResponse()
-            values.encode_into(result, response.result, "result")
-            call.finish(0, answer=response.SerializeToString())
+            call.finish(0, answer=values.encode_result(result))
 
     def failed(self, call: Call, error: BaseException) -> None:
         """End a call whose handler raised: the caller gets the exception beside the status."""
@@ -183,6 +181,34 @@ class Tool:
         }
         text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
         return text if len(text.encode()) <= _MAX_SCHEMA else '{"type":"object"}'
+
+
+class CallContext(Context):
+    """The context of a call: what is rarely asked for is read from the call then."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.worker = call.worker
+        self.session = call.session
+        self._deadline = call.deadline
+
+    def __getattr__(self, name: str) -> Any:
+        """Fill what has no value yet."""
+        if name in ("request_id", "traceparent"):
+            found: Any = getattr(self._call, name)
+        elif name == "metadata":
+            found = dict(self._call.metadata)
+        else:
+            raise AttributeError(f"the context has no {name!r}")
+        setattr(self, name, found)
+        return found
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller gave the call up, or its deadline passed."""
+        return self._call.cancelled
 
 
 class Stream:

@@ -23,8 +23,19 @@ class Loop(Protocol):
         """End the loop."""
 
 
-async def _await(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+async def _await(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    """Keep what would end the loop, and with it every other call, from leaving the task."""
+    try:
+        return await awaitable, None
+    except (SystemExit, KeyboardInterrupt) as error:
+        return None, error
+
+
+def _result(ended: tuple[Any, BaseException | None]) -> Any:
+    result, error = ended
+    if error is not None:
+        raise error
+    return result
 
 
 class OwnLoop:
@@ -45,7 +56,7 @@ class OwnLoop:
         task = loop.create_task(_await(awaitable))
         if on_cancel is not None and not on_cancel(_canceller(loop, task)):
             task.cancel()
-        return loop.run_until_complete(task)
+        return _result(loop.run_until_complete(task))
 
     def close(self) -> None:
         """End the loop."""
@@ -72,7 +83,7 @@ class LoopThread:
         """Run an awaitable to its end; not to be called in the loop's own thread."""
         loop = self.get()
         ended = threading.Event()
-        tasks: list[asyncio.Task[Any]] = []
+        tasks: list[asyncio.Task[tuple[Any, BaseException | None]]] = []
 
         def start() -> None:
             task = loop.create_task(_await(awaitable))
@@ -84,7 +95,7 @@ class LoopThread:
         loop.call_soon_threadsafe(start)
         ended.wait()
         # The task has ended: a cancelled one too has run its clean-up.
-        return tasks[0].result()
+        return _result(tasks[0].result())
 
     def close(self) -> None:
         """End the loop; its thread ends with it."""

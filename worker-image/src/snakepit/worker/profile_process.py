@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -32,8 +33,10 @@ class ProcessProfile:
     """Serves one pair of connections after the other. It is the feed of its calls too."""
 
     def __init__(self) -> None:
-        # One thread does everything.
+        # Only the thread of the running call touches its request.
         self.lock: AbstractContextManager[Any] = nullcontext()
+        # Held by the one that reads for a call: not always the main thread, when its handler has threads of its own.
+        self._reader = threading.Lock()
         self._later: deque[Frame] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
@@ -100,11 +103,23 @@ class ProcessProfile:
 
     def more(self, call: Call) -> None:
         """Read on until a piece of the call's request has come, or it is cancelled."""
-        request, data = call.request, call.pair.data
-        assert request is not None and data is not None
         if not call.fed:
             call.fed = True
             call.on_cancel(self._woken)
+        with self._reader:
+            if not call.finished:
+                self._more(call)
+
+    def leave(self, call: Call) -> None:
+        """Wait until no other thread reads for an ended call."""
+        while not self._reader.acquire(blocking=False):
+            self._woken()
+            time.sleep(0)
+        self._reader.release()
+
+    def _more(self, call: Call) -> None:
+        request, data = call.request, call.pair.data
+        assert request is not None and data is not None
         frame = self._from_later(call.id) or data.decoder.next_frame()
         if frame is None:
             self._wait(data)

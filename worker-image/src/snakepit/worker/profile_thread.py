@@ -290,7 +290,7 @@ class ThreadProfile:
             call.fed = True
             call.on_cancel(lambda: self._woken(call))
         with self.lock:
-            while not (request.whole or call.cancelled or call.pair.broken):
+            while not (request.whole or call.cancelled or call.finished or call.pair.broken):
                 if not self._reading and self._pair is call.pair:
                     self._reading = True
                     break
@@ -308,6 +308,10 @@ class ThreadProfile:
             with self.lock:
                 self._reading = False
                 self._hand_on()
+
+    def leave(self, call: Call) -> None:
+        """Wake whoever waits for an ended call."""
+        self._woken(call)
 
     def _read_for(self, call: Call) -> None:
         """Act upon one frame, or receive once; jobs go to the threads that are idle."""

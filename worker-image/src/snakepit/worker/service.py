@@ -134,6 +134,9 @@ class Service:
                 words[2 * slot] = 0
         finally:
             pair.calls.end(id)
+            if call.fed:
+                call.finished = True
+                self._host.feed.leave(call)
 
     def _run(self, handler: Tool | Method, call: Call) -> None:
         """Run the handler. Every path ends in exactly one Finish, or in the loss of the link."""

@@ -46,8 +46,15 @@ class Adapter:
 
 
 def as_server(target: Any) -> Served | None:
-    """Return the target if it is a server, whose class says so by `__snakepit_server__ = True`."""
-    server: Served | None = target if getattr(type(target), "__snakepit_server__", False) is True else None
+    """Return the target if it is a server of `snakepit.server()`; nothing of gRPC is imported to find out."""
+    kind = type(target)
+    if not hasattr(kind, "add_generic_rpc_handlers"):
+        return None
+    if not hasattr(kind, "methods"):
+        raise DeclarationError(
+            "the adapter is a server of grpc; make it with snakepit.server() instead of grpc.server()"
+        )
+    server: Served = target
     return server
 
 
