@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,8 +16,9 @@ import (
 
 const (
 	warm = time.Second
-	// pause between a system's recovery and the next kill.
-	settle = 2 * time.Second
+	// settle is the pause between a system's recovery and the next kill: longer than the 10 s within which a second death of a worker counts as
+	// a crash loop, which our supervisor slows down.
+	settle = 11 * time.Second
 	// spacing of the calls that look for the first good answer; one that is not answered within unanswered counts as lost.
 	spacing, unanswered = 5 * time.Millisecond, 5 * time.Second
 	recoveryLimit       = 2 * time.Minute
@@ -37,7 +38,11 @@ func (s subject) measure(ctx context.Context, o options) (found row, err error) 
 	if err != nil {
 		return found, err
 	}
-	defer func() { err = errors.Join(err, running.Stop()) }()
+	defer func() {
+		if problem := running.Stop(); problem != nil { // all is ended, if not in order: that is told, and no reason to measure again
+			fmt.Fprintln(os.Stderr, "peers:", problem)
+		}
+	}()
 	c, err := s.dial(running.Addresses[0])
 	if err != nil {
 		return found, err

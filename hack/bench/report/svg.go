@@ -80,9 +80,9 @@ const (
 // colours of the systems, in their order; they can be told apart on white and on black, and by most colour-blind readers.
 var colours = []string{"#0072b2", "#e69f00", "#cc79a7", "#d55e00", "#8c8c8c"}
 
-// style follows the reader's choice of light or dark.
-const style = `<style>text{font:12px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600;font-size:13px}.range{stroke:#1f2328}
-@media (prefers-color-scheme:dark){text{fill:#e6edf3}.range{stroke:#e6edf3}}</style>`
+// style follows the reader's choice of light or dark. The paper is part of the picture, so that it can be read where only one of the two is known.
+const style = `<style>.paper{fill:#ffffff}text{font:12px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600;font-size:13px}.range{stroke:#1f2328}
+@media (prefers-color-scheme:dark){.paper{fill:#0d1117}text{fill:#e6edf3}.range{stroke:#e6edf3}}</style>`
 
 // bar draws horizontal bars with the median as length and the range as a line.
 func bar(title string, systems []string, groups []barGroup) string {
@@ -120,6 +120,6 @@ func bar(title string, systems []string, groups []barGroup) string {
 		y += legendRow
 	}
 	return fmt.Sprintf("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" role=\"img\">\n%s\n<title>%s</title>\n"+
-		"<text class=\"title\" x=\"8\" y=\"18\">%s</text>\n%s</svg>\n",
+		"<rect class=\"paper\" width=\"100%%\" height=\"100%%\" rx=\"6\"/>\n<text class=\"title\" x=\"8\" y=\"18\">%s</text>\n%s</svg>\n",
 		plotWidth, y+6, plotWidth, y+6, style, html.EscapeString(title), html.EscapeString(title), body.String())
 }

@@ -21,6 +21,8 @@ os.environ.update(
     RAY_SERVE_HAPROXY_SERVER_STATE_BASE=str(FOLDER),
     RAY_SERVE_HAPROXY_SERVER_STATE_FILE=str(FOLDER / "haproxy.state"),
     RAY_USAGE_STATS_ENABLED="0",
+    # The name is of its time: 0 makes every process of Ray use the loopback.
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
 )
 
 import ray  # noqa: E402
@@ -66,7 +68,6 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     print("listening", port, flush=True)
     ended.wait()
-    serve.shutdown()
     ray.shutdown()
     return 0
 

@@ -70,6 +70,7 @@ func Script(ctx context.Context, t Tree, name, file string) (*System, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
+	c.limit = scriptEndLimit
 	s.workers = []*child{c}
 	address, err := listening(ctx, c)
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 const (
 	// startLimit bounds the time until a server listens, or until workers are ready.
 	startLimit = 60 * time.Second
-	// endLimit is what a process gets between SIGTERM and SIGKILL.
-	endLimit = 10 * time.Second
-	poll     = 20 * time.Millisecond
+	// endLimit is what a process gets between SIGTERM and SIGKILL, scriptEndLimit what programs of others get.
+	endLimit, scriptEndLimit = 10 * time.Second, 30 * time.Second
+	poll                     = 20 * time.Millisecond
 	// tail of a log is shown when something went wrong.
 	tail = 2000
 )
@@ -28,11 +28,12 @@ type child struct {
 	log    string
 	cmd    *exec.Cmd
 	exited chan struct{}
+	limit  time.Duration
 }
 
 // start runs a program with its output in a file of the folder. It inherits nothing of the environment but what is given.
 func start(folder, name string, env []string, program string, args ...string) (*child, error) {
-	c := &child{name: name, log: filepath.Join(folder, name+".log"), exited: make(chan struct{})}
+	c := &child{name: name, log: filepath.Join(folder, name+".log"), exited: make(chan struct{}), limit: endLimit}
 	log, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -94,8 +95,8 @@ func (c *child) end() error {
 	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
 	select {
 	case <-c.exited:
-	case <-time.After(endLimit):
-		err = fmt.Errorf("%s ignored SIGTERM for %s:\n%s", c.name, endLimit, c.output())
+	case <-time.After(c.limit):
+		err = fmt.Errorf("%s ignored SIGTERM for %s:\n%s", c.name, c.limit, c.output())
 		_ = c.cmd.Process.Kill()
 		<-c.exited
 	}
