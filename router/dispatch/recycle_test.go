@@ -42,6 +42,17 @@ func TestAReplacementIsReadyBeforeTheOldWorkerDrains(t *testing.T) {
 	}
 }
 
+func TestARequestThatWasThereBeforeTheRouterIsNotRepeated(t *testing.T) {
+	s := tell(t, 1, 1, nil)
+	s.d.SkipRecycle("before")
+	s.d.RecycleWorkers("before", nil, s.now)
+	s.seconds(1)
+	s.expect()
+	s.d.RecycleWorkers("after", nil, s.now)
+	s.apply()
+	s.expect("desired [0 1]")
+}
+
 func TestAReplacementThatNeverStartsIsGivenUp(t *testing.T) {
 	s := tell(t, 1, 1, nil)
 	s.d.SetRecycle(Recycle{Deadline: 2 * time.Minute, MaxRequests: 1})
