@@ -125,6 +125,39 @@ func TestTheWorkerWithTheFewestSessionsGetsTheNextAndCallsSpread(t *testing.T) {
 	s.expect("run 1@1", "run 2@2", "run 3@0", "run 4@1", "run 5@2", "run 6@0")
 }
 
+func TestANewSessionGoesWhereTheFewestAreEvenIfCallsRunThere(t *testing.T) {
+	s := tell(t, 2, 3, nil)
+	s.finished(s.in("a", "a"))
+	s.finished(s.in("b", "b"))
+	s.finished(s.in("c", "c"))
+	s.call("1")
+	s.call("2")
+	s.call("3")
+	s.in("d", "d")
+	s.expect("run a@0", "run b@1", "run c@0", "run 1@1", "run 2@0", "run 3@1", "run d@1")
+}
+
+// The call that was first in a session is given up; those behind it find a worker all the same.
+func TestCallsBehindOneThatIsGivenUpGoOn(t *testing.T) {
+	s := tell(t, 2, 1, nil)
+	first := s.in("a", "a1")
+	s.in("a", "a2")
+	first.retries = maxRetries
+	s.d.NotHeld(first, s.now)
+	s.apply()
+	s.expect("run a1@0", fmt.Sprintf("refuse a1 %d", WorkerDied), "run a2@0")
+	second := s.worker(0).active.head
+	s.in("b", "b1")
+	s.in("a", "a3")
+	s.expect("run b1@1")
+	s.d.Down(s.worker(0)) // a free worker is another one than the one that refuses
+	s.finished(s.worker(1).active.head)
+	second.retries = maxRetries
+	s.d.NotHeld(second, s.now)
+	s.apply()
+	s.expect(fmt.Sprintf("refuse a2 %d", WorkerDied), "run a3@1")
+}
+
 func TestACallIsSentAheadAndTakesTheSlot(t *testing.T) {
 	s := tell(t, 1, 1, func(s *Settings) { s.PrefetchBelow = 2 * time.Millisecond })
 	s.call("early")
