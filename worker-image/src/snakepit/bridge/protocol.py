@@ -266,7 +266,8 @@ class Decoder:
     """
 
     def __init__(self) -> None:
-        self._buffer = bytearray(1 << 16)
+        # Two of them in each worker, written to by zeros at once: little, as it grows with the first long frame.
+        self._buffer = bytearray(1 << 14)
         self._start = 0
         self._end = 0
 
