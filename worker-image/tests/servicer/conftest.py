@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from servicer.stubs import generate
 
 generate()
+
+if TYPE_CHECKING:
+    from servicer.stage import Stage
 
 
 @pytest.fixture(scope="session")
@@ -50,9 +54,8 @@ def gateway_channel() -> Iterator[grpc.Channel]:
 
 
 @pytest.fixture(scope="session")
-def router_channel() -> Iterator[grpc.Channel]:
-    """A channel to the real router, with a real worker of our server behind it."""
-    from servicer.servers import channel_to
+def stage() -> Iterator[Stage]:
+    """The real router, with a real worker of our server behind it."""
     from servicer.stage import Stage, router_binary
 
     binary = router_binary()
@@ -60,9 +63,17 @@ def router_channel() -> Iterator[grpc.Channel]:
         pytest.skip("left out: the stories with the real router; they need Go, or bin/router")
     with Stage(binary, "servicer.app:server", "workers: 1\n") as stage:
         stage.wait_ready()
-        with channel_to(stage.port) as channel:
-            yield channel
+        yield stage
         print(stage.output())
+
+
+@pytest.fixture(scope="session")
+def router_channel(stage: Stage) -> Iterator[grpc.Channel]:
+    """A channel to the real router."""
+    from servicer.servers import channel_to
+
+    with channel_to(stage.port) as channel:
+        yield channel
 
 
 @pytest.fixture(params=["gateway", "router"])
