@@ -34,7 +34,9 @@ server.wait_for_termination()
 blocking = snakepit.server(handlers=[PLAIN], interceptors=[Blocking("first"), Blocking("second")])
 aio = snakepit.server(handlers=[COROUTINES], interceptors=[Aio("first"), Aio("second")])
 # Several calls at a time in one process.
-parallel = snakepit.server(thread_safe=True, handlers=[PLAIN, COROUTINES])
+parallel = snakepit.server(thread_safe=True, session_start=session_start)
+cases_pb2_grpc.add_PlainServicer_to_server(Plain(), parallel)
+cases_pb2_grpc.add_CoroutinesServicer_to_server(Coroutines(), parallel)
 # Of both kinds, in front of handlers of both kinds.
 mixed = snakepit.server(interceptors=[Blocking("first"), Aio("second")])
 mixed.add_generic_rpc_handlers([PLAIN, COROUTINES])

@@ -56,12 +56,16 @@ def gateway_channel() -> Iterator[grpc.Channel]:
 @pytest.fixture(scope="session")
 def stage() -> Iterator[Stage]:
     """The real router, with a real worker of our server behind it."""
+    yield from _stage("servicer.app:server", slots=1)
+
+
+def _stage(adapter: str, slots: int) -> Iterator[Stage]:
     from servicer.stage import Stage, router_binary
 
     binary = router_binary()
     if binary is None:
         pytest.skip("left out: the stories with the real router; they need Go, or bin/router")
-    with Stage(binary, "servicer.app:server", "workers: 1\n") as stage:
+    with Stage(binary, adapter, "workers: 1\n", slots) as stage:
         stage.wait_ready()
         yield stage
         print(stage.output())
@@ -76,8 +80,18 @@ def router_channel(stage: Stage) -> Iterator[grpc.Channel]:
         yield channel
 
 
-@pytest.fixture(params=["gateway", "router"])
+@pytest.fixture(scope="session")
+def threads_channel() -> Iterator[grpc.Channel]:
+    """A channel to a real router whose only worker runs four calls at a time."""
+    from servicer.servers import channel_to
+
+    for stage in _stage("servicer.app:parallel", slots=4):
+        with channel_to(stage.port) as channel:
+            yield channel
+
+
+@pytest.fixture(params=["gateway", "router", "threads"])
 def ours(request: pytest.FixtureRequest) -> grpc.Channel:
-    """A channel to our server: in this process, and the whole way."""
+    """A channel to our server: in this process, and the whole way, with one call at a time and with several."""
     channel: grpc.Channel = request.getfixturevalue(f"{request.param}_channel")
     return channel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent import futures
 
 import cases_pb2
@@ -10,8 +9,7 @@ import grpc
 import pytest
 
 from servicer.observe import SECONDS, Call, observe
-from servicer.servers import channel_to
-from servicer.stage import Stage, router_binary
+from servicer.stage import Stage
 from servicer.table import COROUTINES, PLAIN, ask
 
 
@@ -66,29 +64,18 @@ def test_sys_exit_ends_the_call_only(router_channel: grpc.Channel, service: str)
     assert observe(router_channel, service, PLAIN["echo"]).code == "OK"
 
 
-@pytest.fixture(scope="module")
-def parallel() -> Iterator[grpc.Channel]:
-    binary = router_binary()
-    if binary is None:
-        pytest.skip("left out: the stories with the real router; they need Go, or bin/router")
-    with Stage(binary, "servicer.app:parallel", "workers: 1\n", slots=4) as stage:
-        stage.wait_ready()
-        with channel_to(stage.port) as channel:
-            yield channel
-
-
 @pytest.mark.parametrize("service", ["Plain", "Coroutines"])
-def test_calls_overlap_in_a_worker_with_slots(parallel: grpc.Channel, service: str) -> None:
+def test_calls_overlap_in_a_worker_with_slots(threads_channel: grpc.Channel, service: str) -> None:
     with futures.ThreadPoolExecutor(4) as callers:
-        replies = list(callers.map(lambda _: one(parallel, service, "meet"), range(4)))
+        replies = list(callers.map(lambda _: one(threads_channel, service, "meet"), range(4)))
     assert [reply.text for reply in replies] == ["met"] * 4
 
 
 @pytest.mark.parametrize("service", ["Plain", "Coroutines"])
 @pytest.mark.parametrize("name", ["echo", "many messages", "messages of 1 MiB", "sum", "chat, message by message"])
-def test_streams_overlap_in_a_worker_with_slots(parallel: grpc.Channel, service: str, name: str) -> None:
+def test_streams_overlap_in_a_worker_with_slots(threads_channel: grpc.Channel, service: str, name: str) -> None:
     call = PLAIN[name]
     with futures.ThreadPoolExecutor(4) as callers:
-        seen = list(callers.map(lambda _: observe(parallel, service, call), range(8)))
+        seen = list(callers.map(lambda _: observe(threads_channel, service, call), range(8)))
     assert {each.code for each in seen} == {"OK"}
     assert all(each.messages == seen[0].messages for each in seen)
