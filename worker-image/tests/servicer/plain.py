@@ -191,6 +191,7 @@ class Plain(cases_pb2_grpc.PlainServicer):
     def one_caller(self, ask: Any, context: Any) -> Any:
         known = [context.peer().partition(":")[0], context.peer_identities(), context.peer_identity_key()]
         known += sorted(context.auth_context().items())
+        known += [value for key, value in context.invocation_metadata() if key == "user-agent"]
         return Reply(words=[repr(value) for value in known])
 
     def one_remaining(self, ask: Any, context: Any) -> Any:

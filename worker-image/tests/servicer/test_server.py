@@ -181,6 +181,16 @@ def test_contexts_are_grpcs() -> None:
         assert missing == []
 
 
+def test_without_grpcio_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['grpc'] = None; import snakepit; snakepit.server"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(SOURCES)}, capture_output=True, text=True, check=False
+    )
+    assert ran.stderr.splitlines()[-1] == (
+        "ImportError: snakepit.server() needs grpcio: pip install 'snakepit-k8s[client]'"
+    )
+
+
 def test_nothing_of_grpc_is_loaded_without_a_server() -> None:
     code = (
         "import sys, snakepit, snakepit.worker.tools; assert 'grpc' not in sys.modules;"
