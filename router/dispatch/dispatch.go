@@ -89,6 +89,7 @@ func (d *Dispatcher) refuse(c *Call, r Refusal) {
 
 // SetSettings follows new settings.
 func (d *Dispatcher) SetSettings(s Settings) {
+	s.PerSession = min(s.PerSession, session.MaxPending-MaxSlots) // and what runs or is repeated
 	d.settings = s
 	d.tenants.SetShares(s.Shares)
 	d.crashes.SetLimits(s.Crash)
@@ -264,7 +265,7 @@ func (d *Dispatcher) runsAtOnce(c *Call) bool {
 func (d *Dispatcher) expectedWait(c *Call) time.Duration {
 	if c.Life != nil {
 		if w := holder(c.Life); w != nil {
-			ahead := (w.queued + w.active.n) / max(w.Slots, 1)
+			ahead := (d.tenants.Ahead(c.tenant, w.queued) + w.active.n) / max(w.Slots, 1)
 			return time.Duration(max(ahead, c.Life.Pending())) * d.held.mean
 		}
 	}

@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -10,169 +9,29 @@ import (
 	"github.com/snakepit-k8s/snakepit/router/session"
 )
 
-// world drives a Dispatcher with random events and holds what must be true against a model of its own.
-type world struct {
-	t       *rapid.T
-	d       *Dispatcher
-	now     time.Time
-	nonce   uint64
-	waiting map[*Call]bool
-	running map[*Call]bool
-	tokens  []session.Token
-	owners  map[string]session.Worker // (name, epoch) → owner, for ever
-	started map[*session.Life]uint64  // the latest arrival that began in a life
-	retried map[*Call]bool
-	desired int
-}
-
-func settings() Settings {
-	return Settings{Affinity: StrictQueue, MaxPerWorker: 3, IdleTimeout: 20 * time.Second, MaxLength: 6, PerSession: 3,
-		QueueTimeout: 5 * time.Second, DrainTimeout: 4 * time.Second}
-}
-
-func newWorld(t *rapid.T, s Settings) *world {
-	w := &world{t: t, now: time.Unix(1_700_000_000, 0), waiting: map[*Call]bool{}, running: map[*Call]bool{},
-		owners: map[string]session.Worker{}, started: map[*session.Life]uint64{}, retried: map[*Call]bool{}}
-	w.d = New("pod", s, w.now)
-	w.d.Supervised(w.now)
-	w.d.SetWanted(3, w.now)
-	w.apply()
-	return w
-}
-
-// apply carries out the actions and checks each.
-func (w *world) apply() {
-	for _, a := range append([]Action(nil), w.d.Actions()...) {
-		switch a.Kind {
-		case Run:
-			w.ran(a.Call, a.Worker)
-		case Refuse:
-			if !w.waiting[a.Call] {
-				w.t.Fatalf("refused a call that does not wait: %+v", a.Refusal)
+// pick one of the calls, by arrival.
+func (w *world) pick(t *rapid.T, of ...map[*Call]bool) (*Call, bool) {
+	var all []*Call
+	for _, m := range of {
+		for c := range m {
+			at := len(all)
+			for at > 0 && w.order[c] < w.order[all[at-1]] {
+				at--
 			}
-			delete(w.waiting, a.Call)
-		case Desired:
-			w.desired++
+			all = append(all[:at], append([]*Call{c}, all[at:]...)...)
 		}
 	}
+	if len(all) == 0 {
+		return nil, false
+	}
+	return all[rapid.IntRange(0, len(all)-1).Draw(t, "pick")], true
 }
-
-func (w *world) ran(c *Call, worker *Worker) {
-	if !w.waiting[c] {
-		w.t.Fatalf("ran a call that does not wait")
-	}
-	if worker.State != Ready {
-		w.t.Fatalf("ran a call on a worker that is not ready")
-	}
-	if worker.Running() > worker.Slots {
-		w.t.Fatalf("%d calls on %d slots", worker.Running(), worker.Slots)
-	}
-	for other := range w.running {
-		if c.Life != nil && other.Life == c.Life && !c.Prefetched && other.Worker == worker {
-			w.t.Fatalf("two calls of one life at a time")
-		}
-	}
-	delete(w.waiting, c)
-	w.running[c] = true
-	if c.Life == nil {
-		if worker.Draining {
-			w.t.Fatalf("a call without a session on a draining worker")
-		}
-		return
-	}
-	w.ranInLife(c, worker)
-}
-
-func (w *world) ranInLife(c *Call, worker *Worker) {
-	token := w.d.Token(c)
-	key := fmt.Sprint(token.Name, "/", token.Epoch)
-	if owner, ok := w.owners[key]; ok && owner != worker.ID {
-		w.t.Fatalf("two owners of %s", key)
-	}
-	if _, ok := w.owners[key]; !ok && worker.Draining {
-		w.t.Fatalf("a new life on a draining worker")
-	}
-	w.owners[key] = worker.ID
-	if c.Token != nil && c.Token.Epoch != token.Epoch {
-		w.t.Fatalf("a caller with a token was moved silently")
-	}
-	if last := w.started[c.Life]; last > c.item.Seq && !w.retried[c] {
-		w.t.Fatalf("calls of one life out of order")
-	}
-	w.started[c.Life] = max(w.started[c.Life], c.item.Seq)
-	c.Life.SetOpened()
-	if worker.Sessions() > w.d.settings.MaxPerWorker {
-		w.t.Fatalf("%d sessions on one worker", worker.Sessions())
-	}
-}
-
-// check what must hold between events.
-func (w *world) check() {
-	f := w.d.Facts()
-	if f.Queued != len(w.waiting) || f.Running != len(w.running) {
-		w.t.Fatalf("dispatch counts %d queued, %d running; the model %d, %d", f.Queued, f.Running, len(w.waiting), len(w.running))
-	}
-	perLife := map[*session.Life]int{}
-	for c := range w.waiting {
-		if c.Life != nil {
-			perLife[c.Life]++
-		}
-	}
-	for l, n := range perLife {
-		if l.Queued() != n || l.Ended() {
-			w.t.Fatalf("life counts %d queued, the model %d; ended %v", l.Queued(), n, l.Ended())
-		}
-	}
-	for _, worker := range w.d.workers {
-		if worker.State != Ready || worker.Running() >= worker.Slots {
-			continue
-		}
-		for c := range w.waiting {
-			if w.mayServe(worker, c) {
-				w.t.Fatalf("a free worker leaves a call waiting that it may serve")
-			}
-		}
-	}
-}
-
-// mayServe says whether a free worker could run a waiting call.
-func (w *world) mayServe(worker *Worker, c *Call) bool {
-	if c.Life == nil {
-		return !worker.Draining
-	}
-	for r := range w.running {
-		if r.Life == c.Life {
-			return false
-		}
-	}
-	if o := c.Life.Owner(); o != nil {
-		return o == worker.owner
-	}
-	return !worker.Draining && worker.Sessions() < w.d.settings.MaxPerWorker
-}
-
-func pick[K comparable](t *rapid.T, of map[K]bool, less func(a, b K) bool) (K, bool) {
-	var keys []K
-	for k := range of {
-		at := len(keys)
-		for at > 0 && less(k, keys[at-1]) {
-			at--
-		}
-		keys = append(keys[:at], append([]K{k}, keys[at:]...)...)
-	}
-	var none K
-	if len(keys) == 0 {
-		return none, false
-	}
-	return keys[rapid.IntRange(0, len(keys)-1).Draw(t, "pick")], true
-}
-
-func bySeq(a, b *Call) bool { return a.item.Seq < b.item.Seq }
 
 func (w *world) admit(t *rapid.T) {
 	c := &Call{Session: rapid.SampledFrom([]string{"", "", "a", "b", "c", "d", "e"}).Draw(t, "session"),
 		Create: rapid.Bool().Draw(t, "create"), Affinity: Affinity(rapid.IntRange(0, 3).Draw(t, "affinity")),
-		Stream: rapid.IntRange(0, 5).Draw(t, "stream") == 0}
+		Stream: rapid.IntRange(0, 5).Draw(t, "stream") == 0, Tenant: rapid.SampledFrom([]string{"", "t", "u"}).Draw(t, "tenant"),
+		NoPrefetch: rapid.IntRange(0, 9).Draw(t, "large") == 0}
 	if c.Session != "" && len(w.tokens) > 0 && rapid.Bool().Draw(t, "with token") {
 		token := rapid.SampledFrom(w.tokens).Draw(t, "token")
 		c.Token, c.Session = &token, token.Name
@@ -180,158 +39,207 @@ func (w *world) admit(t *rapid.T) {
 	if rapid.IntRange(0, 3).Draw(t, "deadline") == 0 {
 		c.Deadline = w.now.Add(time.Duration(rapid.IntRange(1, 8).Draw(t, "s")) * time.Second)
 	}
-	full := w.d.queued >= w.d.settings.MaxLength
-	tenants := len(w.d.settings.Shares) > 0
+	w.arrived++
+	w.order[c] = w.arrived
 	w.waiting[c] = true
 	w.d.Admit(c, w.now)
 	w.apply()
-	if full && !tenants && w.waiting[c] {
-		t.Fatalf("admitted to a full queue")
-	}
-	if c.Life != nil && c.Life.Queued() > w.d.settings.PerSession+1 { // and one that is repeated
+	if c.Life != nil && c.Life.Queued() > w.d.settings.PerSession+2 { // and what is repeated
 		t.Fatalf("%d calls wait in one session", c.Life.Queued())
 	}
 }
 
-// end takes a running call out; repeated ones wait again.
-func (w *world) end(t *rapid.T, repeat bool, f func(c *Call)) {
-	c, ok := pick(t, w.running, bySeq)
+// end takes a call off its worker; repeated ones wait again.
+func (w *world) end(t *rapid.T, repeat bool, f func(c *Call), of ...map[*Call]bool) {
+	c, ok := w.pick(t, of...)
 	if !ok {
 		t.Skip("nothing runs")
 	}
-	delete(w.running, c)
-	if repeat {
-		w.waiting[c] = true
-		w.retried[c] = true
-	}
+	w.leaves(c, repeat)
 	f(c)
 	w.apply()
 }
 
 func (w *world) worker(t *rapid.T, keep func(*Worker) bool) *Worker {
-	all := map[*Worker]bool{}
-	for _, x := range w.d.workers {
+	var all []*Worker
+	for _, x := range w.d.order {
 		if keep(x) {
-			all[x] = true
+			all = append(all, x)
 		}
 	}
-	x, ok := pick(t, all, func(a, b *Worker) bool { return a.ID.Nonce < b.ID.Nonce })
-	if !ok {
+	if len(all) == 0 {
 		t.Skip("no such worker")
 	}
-	return x
+	return rapid.SampledFrom(all).Draw(t, "worker")
 }
 
 // breakLink ends what runs on the worker, as its connection does.
-func (w *world) breakLink(x *Worker) {
+func (w *world) breakLink(t *rapid.T, x *Worker) {
+	w.ready[x] = false
 	w.d.Down(x)
 	w.apply()
-	for c := range w.running {
-		if c.Worker == x {
-			delete(w.running, c)
+	for {
+		var c *Call
+		for _, of := range []map[*Call]bool{w.running, w.ahead} {
+			for r := range of {
+				if r.Worker == x && (c == nil || w.order[r] < w.order[c]) {
+					c = r
+				}
+			}
+		}
+		if c == nil {
+			return
+		}
+		accepted := c.accepted
+		w.leaves(c, false)
+		switch how := rapid.IntRange(0, 2).Draw(t, "end"); {
+		case accepted && how == 0:
+			w.d.Finished(c, w.now)
+		case accepted:
+			if w.waiting[c], w.retried[c] = true, true; !w.d.Retry(c, w.now) {
+				delete(w.waiting, c)
+				w.d.Finished(c, w.now)
+			}
+		default:
 			w.waiting[c], w.retried[c] = true, true
 			w.d.NotStarted(c, true, w.now)
-			w.apply()
 		}
+		w.apply()
 	}
 }
 
-func (w *world) actions() map[string]func(*rapid.T) {
+func (w *world) start(i uint32) bool {
+	for _, x := range w.d.order {
+		if uint32(x.ID.Slot) == i {
+			return false
+		}
+	}
+	w.nonce++
+	w.d.Started(session.Worker{Slot: uint16(i), Nonce: w.nonce}, nil)
+	return true
+}
+
+func (w *world) up(x *Worker, slots int) {
+	w.ready[x], w.slots[x] = true, slots
+	w.d.Up(x, slots, slots == 1, w.now)
+	w.apply()
+}
+
+func (w *world) gone(x *Worker) {
+	w.ready[x] = false
+	w.d.Gone(x, session.CauseWorkerGone, w.now)
+	w.apply()
+}
+
+func anyWorker(*Worker) bool { return true }
+
+func (w *world) calls(slots int) map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
 		"":      func(*rapid.T) { w.check() },
 		"admit": w.admit,
 		"again": w.admit,
-		"finish": func(t *rapid.T) {
-			w.end(t, false, func(c *Call) {
+		"more":  w.admit,
+		"accept": func(t *rapid.T) {
+			if c, ok := w.pick(t, w.running); ok {
 				w.d.Accepted(c, w.now)
-				if c.Life != nil && !c.Life.Ended() {
-					w.tokens = append(w.tokens, w.d.Token(c))
-				}
-				w.d.Finished(c, w.now)
-			})
+				w.apply()
+			}
 		},
-		"abandon":     func(t *rapid.T) { w.end(t, false, func(c *Call) { w.d.Abandon(c, w.now) }) },
-		"not started": func(t *rapid.T) { w.end(t, true, func(c *Call) { w.d.NotStarted(c, false, w.now) }) },
-		"not held":    func(t *rapid.T) { w.end(t, true, func(c *Call) { w.d.NotHeld(c, w.now) }) },
+		"finish": func(t *rapid.T) {
+			c, ok := w.pick(t, w.running)
+			if !ok {
+				t.Skip("nothing runs")
+			}
+			if !c.accepted {
+				w.d.Accepted(c, w.now)
+				w.apply()
+			}
+			if c.Life != nil && !c.Life.Ended() {
+				w.tokens = append(w.tokens, w.d.Token(c))
+			}
+			w.leaves(c, false)
+			w.d.Finished(c, w.now)
+			w.apply()
+		},
+		"abandon": func(t *rapid.T) { w.end(t, false, func(c *Call) { w.d.Abandon(c, w.now) }, w.running, w.ahead) },
+		"not started": func(t *rapid.T) {
+			w.end(t, true, func(c *Call) { w.d.NotStarted(c, false, w.now) }, w.running, w.ahead)
+		},
+		"not held": func(t *rapid.T) { w.end(t, true, func(c *Call) { w.d.NotHeld(c, w.now) }, w.running, w.ahead) },
+		"recalled": func(t *rapid.T) { w.end(t, true, func(c *Call) { w.d.Recalled(c, w.now) }, w.recall) },
 		"start failed": func(t *rapid.T) {
-			w.end(t, false, func(c *Call) { w.d.StartFailed(c, w.now); w.d.Abandon(c, w.now) })
+			w.end(t, false, func(c *Call) { w.d.StartFailed(c, w.now); w.d.Abandon(c, w.now) }, w.running)
 		},
 		"expire": func(t *rapid.T) {
-			if c, ok := pick(t, w.waiting, bySeq); ok && !w.d.Expire(c, rapid.Bool().Draw(t, "gone"), w.now) {
+			if c, ok := w.pick(t, w.waiting); ok && !w.d.Expire(c, rapid.Bool().Draw(t, "gone"), w.now) {
 				t.Fatalf("a waiting call did not expire")
 			}
 			w.apply()
 		},
-		"start worker": func(t *rapid.T) {
-			slots := w.d.DesiredSlots()
-			for _, i := range slots {
-				taken := false
-				for _, x := range w.d.workers {
-					taken = taken || uint32(x.ID.Slot) == i
-				}
-				if !taken {
-					w.nonce++
-					w.d.Started(session.Worker{Slot: uint16(i), Nonce: w.nonce}, nil)
-					return
-				}
-			}
-			t.Skip("every slot has a worker")
-		},
-		"up": func(t *rapid.T) {
-			w.d.Up(w.worker(t, func(x *Worker) bool { return x.State != Ready && x.Running() == 0 }), 1, false, w.now)
-			w.apply()
-		},
-		"down": func(t *rapid.T) { w.breakLink(w.worker(t, func(x *Worker) bool { return x.State == Ready })) },
-		"gone": func(t *rapid.T) {
-			x := w.worker(t, func(*Worker) bool { return true })
-			w.breakLink(x)
-			w.d.Gone(x, session.CauseWorkerGone, w.now)
-			w.apply()
-		},
-		"gone before its link broke": func(t *rapid.T) {
-			x := w.worker(t, func(*Worker) bool { return true })
-			w.d.Gone(x, session.CauseWorkerGone, w.now)
-			w.apply()
-			w.breakLink(x)
-		},
-		"scale": func(t *rapid.T) { w.d.SetWanted(rapid.IntRange(0, 5).Draw(t, "workers"), w.now); w.apply() },
 		"time": func(t *rapid.T) {
 			w.now = w.now.Add(time.Duration(rapid.IntRange(1, 6000).Draw(t, "ms")) * time.Millisecond)
 			w.d.Tick(w.now)
 			w.apply()
+			if c := w.d.ahead.head; c != nil && w.d.free > w.d.recalls && w.now.Sub(c.Worker.active.head.Began) > w.d.service.mean {
+				t.Fatalf("a worker is free, and a call waits behind another worker's")
+			}
+		},
+		"moment": func(t *rapid.T) {
+			w.now = w.now.Add(time.Duration(rapid.IntRange(1, 3000).Draw(t, "us")) * time.Microsecond)
 		},
 		"close": func(t *rapid.T) {
 			c := &Call{Session: rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(t, "session")}
 			_, _ = w.d.Close(c, w.now)
 			w.apply()
 		},
+		"up": func(t *rapid.T) {
+			w.up(w.worker(t, func(x *Worker) bool { return !w.ready[x] && w.on(x, w.running)+w.on(x, w.ahead) == 0 }), slots)
+		},
 	}
 }
 
-// finish everything and expect that nothing is left.
-func (w *world) settleAll() {
-	for len(w.waiting)+len(w.running) > 0 {
-		for c := range w.running {
-			delete(w.running, c)
-			w.d.Finished(c, w.now)
+func (w *world) workers() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"start worker": func(t *rapid.T) {
+			for _, i := range w.d.DesiredSlots() {
+				if w.start(i) {
+					return
+				}
+			}
+			t.Skip("every slot has a worker")
+		},
+		"down": func(t *rapid.T) { w.breakLink(t, w.worker(t, func(x *Worker) bool { return w.ready[x] })) },
+		"gone": func(t *rapid.T) {
+			x := w.worker(t, anyWorker)
+			w.breakLink(t, x)
+			w.gone(x)
+		},
+		"gone before its link broke": func(t *rapid.T) {
+			x := w.worker(t, anyWorker)
+			w.gone(x)
+			w.breakLink(t, x)
+		},
+		"scale": func(t *rapid.T) { w.d.SetWanted(rapid.IntRange(0, 5).Draw(t, "workers"), w.now); w.apply() },
+		"recycle": func(t *rapid.T) {
+			var slots []uint32
+			if rapid.Bool().Draw(t, "one") {
+				slots = []uint32{uint32(rapid.IntRange(0, 4).Draw(t, "slot"))}
+			}
+			w.d.RecycleWorkers(rapid.StringN(1, 8, 8).Draw(t, "request"), slots, w.now)
 			w.apply()
-			break
-		}
-		for c := range w.waiting {
-			w.d.Expire(c, false, w.now)
-			w.apply()
-			break
-		}
-		w.check()
+		},
+		"usage": func(t *rapid.T) {
+			w.d.Usage(w.worker(t, anyWorker), rapid.Uint64Range(0, 2<<30).Draw(t, "bytes"), w.now)
+		},
 	}
-	w.d.Drain(w.now, w.now)
-	w.apply()
-	if f := w.d.Facts(); f.Running != 0 || f.Queued != 0 || f.Sessions != 0 || !f.Drained {
-		w.t.Fatalf("left after a drain: %+v", f)
+}
+
+func (w *world) actions(slots int) map[string]func(*rapid.T) {
+	all := w.calls(slots)
+	for name, f := range w.workers() {
+		all[name] = f
 	}
-	if slots := w.d.DesiredSlots(); len(slots) != 0 {
-		w.t.Fatalf("slots wanted after a drain: %v", slots)
-	}
+	return all
 }
 
 func TestDispatchKeepsItsInvariants(t *testing.T) {
@@ -340,13 +248,71 @@ func TestDispatchKeepsItsInvariants(t *testing.T) {
 		"fail fast":    func(s *Settings) { s.Affinity = StrictFailFast },
 		"hint":         func(s *Settings) { s.Affinity, s.Implicit = Hint, true },
 		"implicit":     func(s *Settings) { s.Implicit = true },
+		"prefetch":     func(s *Settings) { s.Implicit, s.PrefetchBelow = true, time.Hour },
+		"short":        func(s *Settings) { s.Implicit, s.PrefetchBelow = true, 2*time.Millisecond },
+		"hint ahead":   func(s *Settings) { s.Affinity, s.Implicit, s.PrefetchBelow = Hint, true, time.Hour },
+		"shares":       func(s *Settings) { s.Implicit, s.Shares = true, map[string]int{"t": 3, "u": 1000} },
 	} {
-		t.Run(name, rapid.MakeCheck(func(t *rapid.T) {
-			s := settings()
-			change(&s)
-			w := newWorld(t, s)
-			t.Repeat(w.actions())
-			w.settleAll()
-		}))
+		for _, slots := range []int{1, 3} {
+			t.Run(name+map[int]string{1: "", 3: ", three slots"}[slots], rapid.MakeCheck(func(t *rapid.T) {
+				s := settings()
+				change(&s)
+				w := newWorld(t, s)
+				t.Repeat(w.actions(slots))
+				w.settleAll()
+			}))
+		}
 	}
+}
+
+// Whatever happened, scaling, deaths and recycling in any order: once nothing more happens, every wanted worker is ready, no other is left, and every
+// worker that a request named is a new process.
+func TestScalingAndRecyclingEnd(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := settings()
+		s.Implicit = true
+		w := newWorld(t, s)
+		t.Repeat(w.actions(1))
+		old := map[*Worker]bool{}
+		if rapid.Bool().Draw(t, "at the end") {
+			w.d.RecycleWorkers("at the end", nil, w.now)
+			w.apply()
+			for _, x := range w.d.order {
+				old[x] = w.d.slots[x.ID.Slot].wanted
+			}
+		}
+		for range 400 {
+			for c, ok := w.first(w.running); ok; c, ok = w.first(w.running) {
+				w.leaves(c, false)
+				w.d.Finished(c, w.now)
+				w.apply()
+			}
+			desired := map[uint16]bool{}
+			for _, i := range w.d.DesiredSlots() {
+				desired[uint16(i)] = true
+				w.start(i)
+			}
+			for _, x := range append([]*Worker(nil), w.d.order...) {
+				if !desired[x.ID.Slot] {
+					w.breakLink(t, x)
+					w.gone(x)
+				} else if !w.ready[x] {
+					w.up(x, 1)
+				}
+			}
+			w.now = w.now.Add(time.Second)
+			w.d.Tick(w.now)
+			w.apply()
+			w.check()
+		}
+		f := w.d.Facts()
+		if f.Ready != f.Wanted || len(w.d.order) != f.Wanted || f.Recycling || f.RecycleLeft != 0 {
+			t.Fatalf("%d workers in the end: %+v", len(w.d.order), f)
+		}
+		for _, x := range w.d.order {
+			if old[x] {
+				t.Fatalf("worker %d was not recycled", x.ID.Slot)
+			}
+		}
+	})
 }

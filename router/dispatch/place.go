@@ -303,6 +303,9 @@ func (d *Dispatcher) Finished(c *Call, now time.Time) {
 		d.service.add(now.Sub(c.Began))
 		d.held.add(now.Sub(c.taken))
 	}
+	if c.Life != nil {
+		c.Life.SetHeld()
+	}
 	c.Worker.usage.served++
 	d.release(c, now)
 }

@@ -62,14 +62,15 @@ func (d *Dispatcher) RecycleWorkers(request string, slots []uint32, now time.Tim
 	d.recycle(now)
 }
 
+// SkipRecycle takes a request as carried out already: the one that is there when a router starts. Either its workers are fresh too, or an earlier router
+// of the pod was asked.
+func (d *Dispatcher) SkipRecycle(request string) { d.recycling.request = request }
+
 // recycle goes on with the replacement that is under way, or begins the next one once the pool is whole.
 func (d *Dispatcher) recycle(now time.Time) {
 	r := &d.recycling
 	if r.old != nil {
-		if d.slots[r.old.ID.Slot].leaving && now.Sub(r.since) >= max(r.Deadline, time.Minute) { // its replacement does not start
-			r.notBefore = now.Add(max(r.Deadline, time.Minute))
-			d.keepOld(now)
-		}
+		d.replace(now)
 		return
 	}
 	if !d.recovered || d.draining || d.retired || d.standby || d.blocked != "" || now.Before(r.notBefore) || d.ready != d.wanted {
@@ -130,10 +131,22 @@ func spread(nonce uint64) float64 {
 	return float64((nonce^nonce>>31)>>11) / (1 << 53)
 }
 
-// replaced lets the old worker drain once its replacement is ready.
-func (d *Dispatcher) replaced(w *Worker, now time.Time) {
-	if old := d.recycling.old; old != nil && d.slots[old.ID.Slot].leaving && int(w.ID.Slot) == d.recycling.fresh {
-		d.mark(int(old.ID.Slot), session.CauseRecycled, now.Add(d.recycling.Deadline))
+// replace lets the old worker drain once its replacement is ready and as many as are wanted are left. After too long a time it drains all the same,
+// or stays when there is no replacement.
+func (d *Dispatcher) replace(now time.Time) {
+	r := &d.recycling
+	if r.old == nil || !d.slots[r.old.ID.Slot].leaving {
+		return
+	}
+	fresh := d.bySlot[r.fresh]
+	ready := fresh != nil && fresh.open
+	late := now.Sub(r.since) >= max(r.Deadline, time.Minute)
+	switch {
+	case ready && (late || d.ready > d.wanted || !r.old.open):
+		d.mark(int(r.old.ID.Slot), session.CauseRecycled, now.Add(r.Deadline))
+	case late && !ready:
+		r.notBefore = now.Add(max(r.Deadline, time.Minute))
+		d.keepOld(now)
 	}
 }
 

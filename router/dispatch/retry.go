@@ -100,6 +100,7 @@ func (d *Dispatcher) again(c *Call, w *Worker, refusal *Refusal, restart bool, n
 		d.place(c, now)
 	}
 	d.settle(w, now)
+	d.serveShared(now) // calls that waited behind it for a life that has no worker now
 }
 
 // restart gives a call whose hinted life was lost under it the next life of that name.

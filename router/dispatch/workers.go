@@ -68,7 +68,7 @@ func (d *Dispatcher) Up(w *Worker, slots int, prefetch bool, now time.Time) {
 	}
 	d.count(w)
 	d.settle(w, now)
-	d.replaced(w, now)
+	d.replace(now)
 }
 
 // Down says that a connection of the worker broke. It is suspect: its sessions wait. Its calls end with Finished or NotStarted, as any other.

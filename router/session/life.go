@@ -1,29 +1,31 @@
 package session
 
-// Life is one life of a session. Its memory is kept small: a router holds up to a million of them.
+// MaxPending bounds the calls of a life, queued and running.
+const MaxPending = 1<<16 - 1
+
+// Life is one life of a session. It is kept at 64 bytes: a router holds up to a million of them.
 type Life struct {
 	name      string
 	owner     *Owner
 	prev      *Life
 	next      *Life
 	epoch     uint64
-	idleSince int64 // nanoseconds since the table's base
-	pending   int32 // calls queued or running
-	queued    int32 // calls queued
-	tag       uint32
-	flags     flags
+	idleSince int64  // nanoseconds since the table's base
+	pending   uint16 // calls queued or running
+	queued    uint16 // calls queued
+	marks     uint32 // flags, and above them the tag
 }
 
-type flags uint8
-
 const (
-	flagStrict flags = 1 << iota // a strict call bound it: it never moves
-	flagHeld                     // a call was accepted, or its token was given out: it may hold state
-	flagOpened                   // SessionOpen was written to the owner
-	flagAgain                    // a life of this name was lost or moved before
-	flagEnded                    // no longer in the table
-	flagLost                     // it ended by a loss
+	flagStrict uint32 = 1 << iota // a strict call bound it: it never moves
+	flagHeld                      // a call was accepted, or its token was given out: it may hold state
+	flagOpened                    // SessionOpen was written to the owner
+	flagAgain                     // a life of this name was lost or moved before
+	flagEnded                     // no longer in the table
+	flagLost                      // it ended by a loss
 )
+
+const tagShift = 8
 
 // Name of the session.
 func (l *Life) Name() string { return l.name }
@@ -41,43 +43,43 @@ func (l *Life) Pending() int { return int(l.pending) }
 func (l *Life) Queued() int { return int(l.queued) }
 
 // Strict lives never move.
-func (l *Life) Strict() bool { return l.flags&flagStrict != 0 }
+func (l *Life) Strict() bool { return l.marks&flagStrict != 0 }
 
 // Held says that the life may hold state: a call was accepted in it, or its token was given out.
-func (l *Life) Held() bool { return l.flags&flagHeld != 0 }
+func (l *Life) Held() bool { return l.marks&flagHeld != 0 }
 
 // Opened says that its owner was told to open it.
-func (l *Life) Opened() bool { return l.flags&flagOpened != 0 }
+func (l *Life) Opened() bool { return l.marks&flagOpened != 0 }
 
 // Again says that an earlier life of this name was lost or moved.
-func (l *Life) Again() bool { return l.flags&flagAgain != 0 }
+func (l *Life) Again() bool { return l.marks&flagAgain != 0 }
 
 // Ended says that the life is over.
-func (l *Life) Ended() bool { return l.flags&flagEnded != 0 }
+func (l *Life) Ended() bool { return l.marks&flagEnded != 0 }
 
 // Lost says that it ended without its caller's wish.
-func (l *Life) Lost() bool { return l.flags&flagLost != 0 }
+func (l *Life) Lost() bool { return l.marks&flagLost != 0 }
 
 // Running says that a worker has a call of it, or is being sent one.
 func (l *Life) Running() bool { return l.pending > l.queued }
 
 // Tag is the number that SetTag left with the life; 0 at first. This package does not look at it.
-func (l *Life) Tag() uint32 { return l.tag }
+func (l *Life) Tag() uint32 { return l.marks >> tagShift }
 
-// SetTag leaves a number with the life, for whoever keeps the calls of lives.
-func (l *Life) SetTag(tag uint32) { l.tag = tag }
+// SetTag leaves a number below 1<<24 with the life, for whoever keeps the calls of lives.
+func (l *Life) SetTag(tag uint32) { l.marks = l.marks&(1<<tagShift-1) | tag<<tagShift }
 
 // SetStrict keeps the life where it is from now on.
-func (l *Life) SetStrict() { l.flags |= flagStrict }
+func (l *Life) SetStrict() { l.marks |= flagStrict }
 
 // SetHeld notes that the life may hold state from now on.
-func (l *Life) SetHeld() { l.flags |= flagHeld }
+func (l *Life) SetHeld() { l.marks |= flagHeld }
 
 // SetOpened notes that SessionOpen is being written to the owner.
-func (l *Life) SetOpened() { l.flags |= flagOpened }
+func (l *Life) SetOpened() { l.marks |= flagOpened }
 
 // ClearOpened notes that the owner may not know the life.
-func (l *Life) ClearOpened() { l.flags &^= flagOpened }
+func (l *Life) ClearOpened() { l.marks &^= flagOpened }
 
 // Owner is one incarnation that may hold lives.
 type Owner struct {

@@ -80,8 +80,12 @@ type Question struct {
 
 // Resolve answers a question. Join comes with the life. Lost comes with what is known of the loss; showing the token of a lost life clears its record.
 func (t *Table) Resolve(q Question, _ time.Time) (Verdict, *Life, Loss) {
-	life := t.lives[q.Name]
-	record, hasRecord := t.losses[q.Name]
+	life := t.lives.get(q.Name)
+	var record lossRecord
+	hasRecord := false
+	if len(t.losses) > 0 {
+		record, hasRecord = t.losses[q.Name]
+	}
 	st := absent
 	switch {
 	case life != nil && life.owner != nil:

@@ -38,7 +38,7 @@ type Table struct {
 	base    time.Time
 	pod     string
 	sole    bool
-	lives   map[string]*Life
+	lives   *index
 	losses  map[string]lossRecord
 	order   []lossEntry // by until
 	owners  map[Worker]*Owner
@@ -49,7 +49,7 @@ type Table struct {
 func NewTable(pod string, base time.Time) *Table {
 	return &Table{
 		base: base, pod: pod,
-		lives: map[string]*Life{}, losses: map[string]lossRecord{}, owners: map[Worker]*Owner{},
+		lives: newIndex(), losses: map[string]lossRecord{}, owners: map[Worker]*Owner{},
 	}
 }
 
@@ -60,7 +60,7 @@ func (t *Table) Pod() string { return t.pod }
 func (t *Table) SetSole(sole bool) { t.sole = sole }
 
 // Sessions counts the lives, waiting ones included.
-func (t *Table) Sessions() int { return len(t.lives) }
+func (t *Table) Sessions() int { return t.lives.n }
 
 // Losses counts the records of losses that were not acknowledged yet.
 func (t *Table) Losses() int { return len(t.losses) }
@@ -71,7 +71,7 @@ func (t *Table) Token(l *Life) Token {
 }
 
 // Life of that name, or nil. For reports only: decisions go through Resolve.
-func (t *Table) Life(name string) *Life { return t.lives[name] }
+func (t *Table) Life(name string) *Life { return t.lives.get(name) }
 
 // AddOwner makes an incarnation known as living.
 func (t *Table) AddOwner(id Worker) *Owner {
@@ -95,9 +95,9 @@ func (t *Table) Start(name string, again bool) *Life {
 	delete(t.losses, name)
 	l := &Life{name: name}
 	if again {
-		l.flags |= flagAgain
+		l.marks |= flagAgain
 	}
-	t.lives[name] = l
+	t.lives.put(l)
 	return l
 }
 
@@ -116,9 +116,9 @@ func (t *Table) Bind(l *Life, o *Owner, now time.Time) {
 func (t *Table) Unbind(l *Life, moved bool) {
 	t.detach(l)
 	l.epoch = 0
-	l.flags &^= flagOpened | flagHeld
+	l.marks &^= flagOpened | flagHeld
 	if moved {
-		l.flags |= flagAgain
+		l.marks |= flagAgain
 	}
 }
 
@@ -126,7 +126,7 @@ func (t *Table) Unbind(l *Life, moved bool) {
 // the life that must be closed, as its owner and epoch. Its name may be held already by the same life; then nothing happens.
 func (t *Table) Adopt(name string, o *Owner, epoch uint64, now time.Time) (adopted *Life, loser *Owner, loserEpoch uint64) {
 	t.Raise(epoch)
-	if l := t.lives[name]; l != nil {
+	if l := t.lives.get(name); l != nil {
 		switch {
 		case l.owner == o && l.epoch == epoch:
 			return nil, nil, 0
@@ -137,8 +137,8 @@ func (t *Table) Adopt(name string, o *Owner, epoch uint64, now time.Time) (adopt
 		t.End(l)
 	}
 	delete(t.losses, name)
-	l := &Life{name: name, epoch: epoch, flags: flagHeld | flagOpened}
-	t.lives[name] = l
+	l := &Life{name: name, epoch: epoch, marks: flagHeld | flagOpened}
+	t.lives.put(l)
 	t.attach(l, o, now)
 	return l, loser, loserEpoch
 }
@@ -186,10 +186,8 @@ func (t *Table) End(l *Life) {
 		return
 	}
 	t.detach(l)
-	l.flags |= flagEnded
-	if t.lives[l.name] == l {
-		delete(t.lives, l.name)
-	}
+	l.marks |= flagEnded
+	t.lives.remove(l)
 }
 
 // Lose ends a life and keeps a record of it for ttl.
@@ -197,7 +195,7 @@ func (t *Table) Lose(l *Life, cause string, ttl time.Duration, now time.Time) Lo
 	known := Loss{Pod: t.pod, Worker: l.owner.ID, Epoch: l.epoch, Cause: cause}
 	until := t.instant(now.Add(ttl))
 	t.End(l)
-	l.flags |= flagLost
+	l.marks |= flagLost
 	t.losses[l.name] = lossRecord{Loss: known, until: until}
 	t.order = append(t.order, lossEntry{l.name, l.epoch, until})
 	for len(t.order) > maxLosses {

@@ -34,7 +34,7 @@ class BareWorker:
         self.report, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         environment = dict(os.environ) | {"SNAKEPIT_SLOTS": str(slots)} | env
         sources = env.get("SNAKEPIT_SOURCES", str(TESTS.parent / "src"))
-        environment["PYTHONPATH"] = os.pathsep.join([sources, str(TESTS), str(folder)])
+        environment["PYTHONPATH"] = os.pathsep.join([sources, str(TESTS / "seeded"), str(TESTS), str(folder)])
         self.log = folder / "log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -68,11 +68,6 @@ def main(path: str, page: str, report: str, adapter: str) -> int:
     from snakepit.worker import process
     from snakepit.worker.load import load
 
-    bug = os.environ.get("SNAKEPIT_SEEDED_BUG")
-    if bug:
-        import seeded_bugs
-
-        seeded_bugs.install(bug)
     return process.run(job(path, adapter), lambda: load(adapter), socket.socket(fileno=int(report)), Page(int(page)))
 
 

@@ -50,9 +50,16 @@ def bare(folder: Path) -> Iterator[Callable[..., Bare]]:
     """Start a worker without a supervisor: `bare(source, slots=…)`."""
     started: list[Bare] = []
 
-    def begin(source: str, adapter: str = "app:App", slots: int = 1, version: int = 2, **router: Any) -> Bare:
+    def begin(
+        source: str,
+        adapter: str = "app:App",
+        slots: int = 1,
+        version: int = 2,
+        env: dict[str, str] | None = None,
+        **router: Any,
+    ) -> Bare:
         (folder / "app.py").write_text(textwrap.dedent(source))
-        begun = Bare(folder, adapter, slots, FakeRouter(str(folder / "bridge.sock"), version=version, **router))
+        begun = Bare(folder, adapter, slots, FakeRouter(str(folder / "bridge.sock"), version=version, **router), env)
         started.append(begun)
         return begun
 
@@ -65,11 +72,14 @@ def bare(folder: Path) -> Iterator[Callable[..., Bare]]:
 class Bare:
     """A bare worker, its router, and what the router knows of it."""
 
-    def __init__(self, folder: Path, adapter: str, slots: int, router: FakeRouter) -> None:
+    def __init__(
+        self, folder: Path, adapter: str, slots: int, router: FakeRouter, env: dict[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.router = router
+        self.slots = slots
         expect(router)
-        self.process = BareWorker(folder, router.path, adapter, slots)
+        self.process = BareWorker(folder, router.path, adapter, slots, **env or {})
 
     @property
     def worker(self) -> Worker:

@@ -40,6 +40,8 @@ class Connection:
         self.ended = False
         self.goodbye: Any = None
         self.pongs: list[int] = []
+        # DATA: the frames of each of its calls.
+        self.frames: dict[int, list[Frame]] = {}
 
     def send(self, frame: Frame) -> None:
         self.sock.sendall(frame.encode())
@@ -242,7 +244,8 @@ class FakeRouter:
         id = next(worker.ids)
         number = worker.tools.index(tool) if index is None else index
         body = request(tool, arguments or {}, json) if payload is None else payload
-        worker.frames[id] = []
+        # A Recall may have been answered already.
+        worker.frames.setdefault(id, [])
         fixed = (number, epoch, int(timeout * 1e6))
         if len(body) <= MAX_PAYLOAD:
             worker.data.send(Frame(Kind.CALL, flags, id, fixed, info, body))
@@ -369,7 +372,7 @@ class FakeRouter:
         worker = self.workers.setdefault(nonce, Worker())
         if hello.role == Role.DATA:
             worker.ids = itertools.count(1)
-            worker.frames = {}
+            worker.frames = connection.frames
             connection.send(answer)
             worker.data = connection
         else:
@@ -399,5 +402,7 @@ class FakeRouter:
                     worker.sessions.append(frame)
                 else:
                     assert worker is not None
-                    worker.frames.setdefault(frame.id, []).append(frame)
+                    on_data = connection.hello.role == Role.DATA
+                    frames = connection.frames if on_data else worker.frames
+                    frames.setdefault(frame.id, []).append(frame)
                 self._changed.notify_all()

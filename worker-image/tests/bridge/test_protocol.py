@@ -52,6 +52,53 @@ def test_refuses(vector: dict[str, Any]) -> None:
     assert caught.value.code == vector["error"]
 
 
+def read(decoder: protocol.Decoder, plainly: bool) -> list[Any]:
+    """Return all frames that have come, and the code of the error after them; `plainly`: Calls by `next_call`."""
+    got: list[Any] = []
+    try:
+        while True:
+            plain = decoder.next_call() if plainly else None
+            if plain is not None:
+                flags, id, tool, epoch, timeout_us, ext, payload = plain
+                got.append(protocol.Frame(protocol.Kind.CALL, flags, id, (tool, epoch, timeout_us), ext, payload))
+                continue
+            frame = decoder.next_frame()
+            if frame is None:
+                return got
+            got.append(frame)
+    except protocol.ProtocolError as error:
+        return [*got, error.code]
+
+
+def read_parts(parts: list[bytes], plainly: bool) -> list[Any]:
+    """Return what one decoder makes of bytes that come in parts; after an error nothing more is fed."""
+    decoder = protocol.Decoder()
+    got: list[Any] = []
+    for part in parts:
+        try:
+            decoder.feed(part)
+        except protocol.ProtocolError as error:
+            return [*got, error.code]
+        got += read(decoder, plainly)
+        if got and not isinstance(got[-1], protocol.Frame):
+            return got
+    return got
+
+
+@pytest.mark.parametrize("plainly", [False, True], ids=["frames", "calls"])
+@pytest.mark.parametrize("vector", ALL, ids=lambda v: v["name"])
+def test_a_split_at_any_byte_changes_nothing(vector: dict[str, Any], plainly: bool) -> None:
+    data = vector_bytes(vector)
+    whole = read_parts([data], plainly)
+    assert bool(whole) == (vector.get("error") != "incomplete")
+    # The padding of the large ones is all alike.
+    for at in range(1, len(data)):
+        if at < 80 or at > len(data) - 4 or at % 65_536 in (0, 1, 65_535):
+            assert read_parts([data[:at], data[at:]], plainly) == whole, f"split at {at}"
+    start, rest = data[:80], data[80:]
+    assert read_parts([bytes((byte,)) for byte in start] + [rest] * bool(rest), plainly) == whole, "byte by byte"
+
+
 def test_every_kind_has_a_vector() -> None:
     kinds = {v["frame"]["kind"] for v in ALL if "frame" in v}
     assert set(protocol.Kind) <= kinds
@@ -80,9 +127,14 @@ def frames() -> st.SearchStrategy[protocol.Frame]:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.lists(frames(), max_size=4), st.lists(st.integers(1, 20), min_size=1, max_size=50), st.integers(5_000, 300_000)
+    st.lists(frames(), max_size=4),
+    st.lists(st.integers(1, 20), min_size=1, max_size=50),
+    st.integers(5_000, 300_000),
+    st.booleans(),
 )
-def test_any_chunks_give_the_same_frames(sent: list[protocol.Frame], small: list[int], large: int) -> None:
+def test_any_chunks_give_the_same_frames(
+    sent: list[protocol.Frame], small: list[int], large: int, plainly: bool
+) -> None:
     stream = b"".join(frame.encode() for frame in sent)
     decoder = protocol.Decoder()
     got: list[protocol.Frame] = []
@@ -91,7 +143,7 @@ def test_any_chunks_give_the_same_frames(sent: list[protocol.Frame], small: list
     while at < len(stream):
         step = next(steps, large)
         decoder.feed(stream[at : at + step])
-        got += decoder.frames()
+        got += read(decoder, plainly)
         at += step
     assert got == sent
     assert decoder.pending() == 0

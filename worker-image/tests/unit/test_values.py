@@ -62,6 +62,13 @@ class Point:
     name: str
 
 
+@given(st.binary(max_size=300) | st.sampled_from([120, 124, 128, 16_380, 16_384, 2_097_152]).map(bytes))
+def test_an_answer_written_by_hand_is_the_message(value: bytes) -> None:
+    response = messages.ExecuteResponse()
+    values.encode_into(value, response.result)
+    assert values.encode_result(value) == response.SerializeToString()
+
+
 def test_what_has_a_plain_form() -> None:
     assert across((1, 2)) == [1, 2]
     assert across({3}) == [3]
