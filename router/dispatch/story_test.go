@@ -246,11 +246,24 @@ func TestARecallThatComesTooLateChangesNothing(t *testing.T) {
 	s.after(time.Millisecond).finished(other)
 	s.expect("run 1@0", "run other@1", "ahead ahead@0", "recall ahead@0")
 	s.finished(first)
+	if s.d.recalls != 0 {
+		t.Fatal("waits for the outcome of a recall whose call has a slot")
+	}
 	s.accepted(ahead)
 	s.finished(ahead)
 	if s.expect(); s.d.recalls != 0 || s.d.free != 2 {
 		t.Fatalf("%d recalls, %d free", s.d.recalls, s.d.free)
 	}
+}
+
+func TestNothingIsSentAheadToASuspectWorker(t *testing.T) {
+	s := tell(t, 1, 1, func(s *Settings) { s.PrefetchBelow = 2 * time.Millisecond })
+	s.quick()
+	s.finished(s.in("a", "a1"))
+	s.call("1")
+	s.d.Down(s.worker(0))
+	s.in("a", "a2")
+	s.expect("run a1@0", "run 1@0")
 }
 
 // A call behind one that turned out to be long is taken back even while every other worker has enough to do.
