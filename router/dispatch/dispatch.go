@@ -265,7 +265,7 @@ func (d *Dispatcher) runsAtOnce(c *Call) bool {
 func (d *Dispatcher) expectedWait(c *Call) time.Duration {
 	if c.Life != nil {
 		if w := holder(c.Life); w != nil {
-			ahead := (w.queued + w.active.n) / max(w.Slots, 1)
+			ahead := (d.tenants.Ahead(c.tenant, w.queued) + w.active.n) / max(w.Slots, 1)
 			return time.Duration(max(ahead, c.Life.Pending())) * d.held.mean
 		}
 	}

@@ -62,6 +62,10 @@ func (d *Dispatcher) RecycleWorkers(request string, slots []uint32, now time.Tim
 	d.recycle(now)
 }
 
+// SkipRecycle takes a request as carried out already: the one that is there when a router starts. Either its workers are fresh too, or an earlier router
+// of the pod was asked.
+func (d *Dispatcher) SkipRecycle(request string) { d.recycling.request = request }
+
 // recycle goes on with the replacement that is under way, or begins the next one once the pool is whole.
 func (d *Dispatcher) recycle(now time.Time) {
 	r := &d.recycling

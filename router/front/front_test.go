@@ -140,10 +140,12 @@ func (x *fakeExchange) Recv(ctx context.Context) (Reply, error) {
 			return Reply{}, ctx.Err()
 		}
 	}
-	headers := x.pool.headers
+	x.pool.mu.Lock()
+	headers, end := x.pool.headers, x.pool.end
 	x.pool.headers = nil
+	x.pool.mu.Unlock()
 	if len(x.rest) == 0 {
-		if errors.Is(x.pool.end, errWait) {
+		if errors.Is(end, errWait) {
 			<-ctx.Done()
 			return Reply{}, ctx.Err()
 		}

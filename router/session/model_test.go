@@ -34,7 +34,6 @@ type model struct {
 	lives   map[string]*known
 	losses  map[string]record
 	owners  []*Owner
-	gone    []Worker
 	tokens  []Token
 	highest uint64
 	nonce   uint64

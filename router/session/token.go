@@ -57,14 +57,15 @@ func ValidPod(pod string) bool { return len(pod) > 0 && len(pod) <= maxPodBytes 
 
 // String writes the token as callers see it.
 func (t Token) String() string {
-	raw := make([]byte, 0, tokenFixedBytes+len(t.Pod)+len(t.Name))
-	raw = append(raw, tokenVersion, byte(len(t.Pod)))
+	var space [tokenFixedBytes + maxPodBytes + MaxNameBytes]byte // on the stack: every answer of a session carries a token
+	raw := append(space[:0], tokenVersion, byte(len(t.Pod)))
 	raw = append(raw, t.Pod...)
 	raw = binary.LittleEndian.AppendUint16(raw, t.Worker.Slot)
 	raw = binary.LittleEndian.AppendUint64(raw, t.Worker.Nonce)
 	raw = binary.LittleEndian.AppendUint64(raw, t.Epoch)
 	raw = append(raw, t.Name...)
-	return base64.RawURLEncoding.EncodeToString(raw)
+	var text [MaxTokenBytes]byte
+	return string(base64.RawURLEncoding.AppendEncode(text[:0], raw))
 }
 
 // ParseToken reads what String wrote and nothing else: one life has exactly one text.

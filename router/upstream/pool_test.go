@@ -37,12 +37,12 @@ func testSettings(workers int) Settings {
 // scene is a pool with its bridge.
 type scene struct {
 	*Pool
-	t      *testing.T
+	t      testing.TB
 	socket string
 	ctx    context.Context
 }
 
-func newScene(t *testing.T, s Settings) *scene {
+func newScene(t testing.TB, s Settings) *scene {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "spk")
 	if err != nil {
@@ -52,7 +52,7 @@ func newScene(t *testing.T, s Settings) *scene {
 	registry := prometheus.NewRegistry()
 	p := New(Config{PodUID: pod, PodName: "demo-0", Log: logr.Discard(), Now: time.Now, Metrics: NewMetrics(registry)}, s)
 	p.Register(registry)
-	server := bridge.NewServer(bridge.Config{Pod: pod, MaxMessage: func() int { return int(p.MaxMessageBytes()) }, Handler: p})
+	server := bridge.NewServer(bridge.Config{Pod: pod, MaxMessage: func() int { return int(p.MaxMessageBytes()) }, Handler: p, Buffers: Buffers{}})
 	p.Attach(server)
 	socket := filepath.Join(dir, "b.sock")
 	l, err := bridge.Listen(socket)
