@@ -70,7 +70,7 @@ func parse(args []string) (options, error) {
 		return o, errors.New("--render needs --docs")
 	}
 	if o.quick {
-		o.repeats, o.budget = 2, 100*time.Second
+		o.repeats, o.budget = 2, 85*time.Second
 	}
 	python, err := filepath.Abs(o.python)
 	o.python = python
