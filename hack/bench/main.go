@@ -32,6 +32,7 @@ type options struct {
 	render   string
 	profile  bool
 	adapter  string
+	size     int
 	floor    bool
 }
 
@@ -49,6 +50,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.render, "render", "", "measure nothing: write the page from this result.json")
 	f.BoolVar(&o.profile, "profile", false, "measure nothing: say where the router's CPU time goes")
 	f.StringVar(&o.adapter, "adapter", serviceAdapter, "what --profile runs: "+serviceAdapter+" or "+toolsAdapter+" (the generic API)")
+	f.IntVar(&o.size, "size", kib, "payload of --profile in bytes, 0 to 3 MiB")
 	f.BoolVar(&o.floor, "serve-floor", false, "serve the grpc-go echo that shows what client and transport can do (the program starts itself so)")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -62,11 +64,13 @@ func parse(args []string) (options, error) {
 		return o, errors.New("--budget must be between 1m and 2h")
 	case o.adapter != serviceAdapter && o.adapter != toolsAdapter:
 		return o, fmt.Errorf("--adapter must be %s or %s", serviceAdapter, toolsAdapter)
+	case o.size < 0 || o.size > 3*mib:
+		return o, errors.New("--size must be between 0 and 3 MiB")
 	case o.render != "" && o.docs == "":
 		return o, errors.New("--render needs --docs")
 	}
 	if o.quick {
-		o.repeats, o.budget = 2, 100*time.Second
+		o.repeats, o.budget = 2, 85*time.Second
 	}
 	python, err := filepath.Abs(o.python)
 	o.python = python

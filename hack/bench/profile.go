@@ -37,9 +37,9 @@ func profile(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Stop()) }()
-	work := unary(kib)
+	work := unary(o.size)
 	if o.adapter == toolsAdapter {
-		if work, err = tool(kib); err != nil {
+		if work, err = tool(o.size); err != nil {
 			return err
 		}
 	}

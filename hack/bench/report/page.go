@@ -87,7 +87,7 @@ func Markdown(r *Result) string {
 
 // noise says how far the machine was our own.
 func noise(r *Result) string {
-	var foreign, self []float64
+	var foreign []float64
 	for _, c := range r.Cells {
 		for _, repeat := range c.Repeats {
 			for _, m := range repeat {
@@ -97,12 +97,16 @@ func noise(r *Result) string {
 	}
 	f := SpreadOf(foreign)
 	text := fmt.Sprintf("Other processes and the kernel used %.0f %% of the cores during the median measurement (%.0f to %.0f %%).", f.Median, f.Low, f.High)
-	if c := r.Cell("again-8"); c != nil {
-		s := c.Ratio(AgainName, SyncName, Throughput)
-		self = append(self, s.Median, s.Low, s.High)
-		text += fmt.Sprintf(" A system against itself: throughput × %.2f (%.2f to %.2f); a ratio within that range of 1 shows no difference.", self[0], self[1], self[2])
+	c := r.Cell("again-8")
+	if c == nil {
+		return text
 	}
-	return text
+	self := func(metric Metric) string {
+		s := c.Ratio(AgainName, SyncName, metric)
+		return fmt.Sprintf("× %.2f (%.2f to %.2f)", s.Median, s.Low, s.High)
+	}
+	return text + fmt.Sprintf(" A system against itself: throughput %s, p50 %s, server CPU %s; a ratio within these ranges shows no difference.",
+		self(Throughput), self(Median), self(ServerCPU))
 }
 
 func markdownTable(rows [][]string) string {
