@@ -121,7 +121,7 @@ def test_a_probe_that_hangs_after_fork_falls_back_to_spawn(start: Starter) -> No
                 return "pong"
     """
     router = start(source=source).router
-    router.desire(0, 1, startup=1.5)
+    router.desire(0, 1, startup=4)
     worker = router.wait_worker(0)
     assert router.call(worker, "ping").result == "pong"
     router.wait_worker(1)

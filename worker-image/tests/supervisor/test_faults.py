@@ -275,7 +275,7 @@ def test_sigterm_past_its_deadline_ends_a_stuck_worker(start: Starter) -> None:
     router.start_call(router.wait_worker(0), "nap", {"seconds": 60})
     begin = time.monotonic()
     assert container.terminate() == 0
-    assert time.monotonic() - begin < 2.5
+    assert time.monotonic() - begin < 2.0 + 3, "long before the handler would have ended"
 
 
 def test_pool_arguments_reach_the_adapter_and_ping_is_answered(start: Starter) -> None:

@@ -296,8 +296,10 @@ class Supervisor:
             worker.channels.close()
         life = self._rules.gone(worker.job.slot, now)
         del self._workers[worker.job.slot]
-        unasked = not life.cause and worker.status == signal.SIGKILL
-        cause = "CONTAINER_OOM" if unasked and self._guard.explains(now) else life.cause
+        cause = life.cause
+        # Guard and kernel may choose the same worker: then the kernel's kill must not explain another death later.
+        if worker.status == signal.SIGKILL and cause in ("", "MEMORY_GUARD") and self._guard.explains(now):
+            cause = cause or "CONTAINER_OOM"
         exited = worker.exited(cause, last_lines)
         shown = ("cause", "exit_code", "signal", "error_type", "error_place")
         logs.write("supervisor", "a worker ended", slot=worker.job.slot, **{name: exited[name] for name in shown})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import platform
 import signal
@@ -118,8 +117,6 @@ def _catch_stop(profile: ProcessProfile | ThreadProfile) -> None:
     def stop(number: int, frame: object) -> None:
         profile.stop()
 
-    # By C code, so that a worker that holds the GIL answers too. The supervisor asks before it kills a stuck one.
-    faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=True)
     signal.signal(signal.SIGTERM, stop)
     # Ctrl-C reaches the supervisor, which ends its workers in order.
     signal.signal(signal.SIGINT, signal.default_int_handler)
