@@ -89,14 +89,16 @@ func (c *caller) run(way Way) error {
 	if way == Direct {
 		c.call.Target, _ = grpc.MethodFromServerStream(c.stream)
 	}
-	size, compressed, resolved, err := 0, false, false, error(nil)
+	resolved := false
 	if declared := c.server.pool.Declared(); declared != nil && way == Direct {
 		resolved = true
-		if err = c.resolve(declared); err != nil {
+		if err := c.resolve(declared); err != nil {
 			return err
 		}
 	}
+	size, compressed := 0, false
 	if !c.call.ClientStream && (resolved || way != Direct) {
+		var err error
 		if size, compressed, err = c.announced(); err != nil {
 			return err
 		}
@@ -299,7 +301,7 @@ func (c *caller) forwardOne(ctx context.Context, exchange Exchange, size int, co
 func (c *caller) deliver(ctx context.Context, exchange Exchange) error {
 	for {
 		reply, err := exchange.Recv(ctx)
-		if reply.HasMessage || reply.Headers != nil || err == io.EOF {
+		if reply.HasMessage || reply.Headers != nil || errors.Is(err, io.EOF) {
 			if headerErr := c.greet(exchange, reply.Headers, reply.Flush || reply.HasMessage); headerErr != nil {
 				reply.Message.Free()
 				return headerErr

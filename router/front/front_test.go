@@ -43,7 +43,6 @@ type fakePool struct {
 
 	call     *Call
 	request  []byte
-	sent     []string
 	released int
 	observed []string
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/snakepit-k8s/snakepit/router/bridge"
 	"github.com/snakepit-k8s/snakepit/router/dispatch"
 	"github.com/snakepit-k8s/snakepit/router/front"
+	"github.com/snakepit-k8s/snakepit/router/seeded"
 	"github.com/snakepit-k8s/snakepit/router/session"
 )
 
@@ -39,6 +40,8 @@ type call struct {
 	at     atomic.Uint32 // phase; written under Pool.mu
 	rest   atomic.Bool   // the request has more than its first frame: SendRest is due
 	active atomic.Int64  // Pool.clock when a message passed last; of streams
+	// doubtful: its worker's connection broke while it may have run
+	doubtful atomic.Bool
 
 	// under Pool.mu
 	d          dispatch.Call
@@ -54,7 +57,6 @@ type call struct {
 	late       bool         // calls.timeout passed
 	idle       bool         // calls.streamIdleTimeout passed
 	released   bool         // the caller is gone
-	doubtful   bool         // its worker's connection broke while it may have run
 	crashes    int          // workers that died holding it, not told to the quarantine
 	key        string       // by which the quarantine knows it, once that is needed
 }
@@ -287,10 +289,11 @@ func (c *call) CallEnded(end bridge.End) (again bool) {
 // was passed on; under Pool.mu.
 func (c *call) brokeOff(now time.Time) (again bool) {
 	p := c.pool
-	c.doubtful = true
+	c.doubtful.Store(true)
 	c.link.held = append(c.link.held, c)
 	_, idempotent, _ := c.link.declared.Number(c.ask.Target, c.ask.Way)
-	if idempotent && c.ask.Idempotent && !c.released && !c.late && !c.ask.ClientStream && !c.link.killed && c.wire.Untouched() {
+	may := idempotent && c.ask.Idempotent || seeded.RepeatAccepted
+	if may && !c.released && !c.late && !c.ask.ClientStream && !c.link.killed && c.wire.Untouched() {
 		c.wait(now)
 		if p.d.Retry(&c.d, now) {
 			return true
@@ -306,8 +309,16 @@ func (c *call) brokeOff(now time.Time) (again bool) {
 func (c *call) Release() {
 	p := c.pool
 	key := ""
-	if at := c.at.Load(); at == written || at == over {
-		key = c.keyAtLast(at == written)
+	switch c.at.Load() {
+	case written:
+		key = c.requestKey() // while the request is there: it may yet end its worker
+	case over:
+		if !c.doubtful.Load() {
+			return // nothing is left to be done
+		}
+		key = c.requestKey()
+	case refused:
+		return
 	}
 	now := p.now()
 	p.mu.Lock()

@@ -264,17 +264,6 @@ func (c *call) requestKey() string {
 	return c.ask.Target + " " + string(sum.Sum(nil))
 }
 
-// keyAtLast makes the key while the request is still there, when it may be needed: the call runs on, or its worker's connection broke.
-func (c *call) keyAtLast(running bool) string {
-	c.pool.mu.Lock()
-	needed := running || c.doubtful
-	c.pool.mu.Unlock()
-	if !needed {
-		return ""
-	}
-	return c.requestKey()
-}
-
 // tell the quarantine what died holding the call; under Pool.mu.
 func (c *call) tell(key string, now time.Time) {
 	if key != "" {
