@@ -17,7 +17,7 @@ from typing import ClassVar, TypeVar
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from conftest import Bare
 from fake_router import Connection, FakeRouter, eventually, request
@@ -161,9 +161,10 @@ class Machine(RuleBasedStateMachine):
         self.send(Frame(Kind.SESSION_OPEN, 0, 0, (epoch,), ext))
         self.held[epoch] = name
 
-    @precondition(lambda self: self.held)
     @rule(pick=PICK)
     def close(self, pick: int) -> None:
+        if not self.held:
+            return
         epoch = choose(sorted(self.held), pick)
         self.send(Frame(Kind.SESSION_CLOSE, 0, 0, (epoch, 1)))
         # Frames of one connection are obeyed in order.
@@ -191,11 +192,13 @@ class Machine(RuleBasedStateMachine):
         else:
             self.send(Frame(Kind.CALL, 1, id, fixed, info, body[:3]))
 
-    @precondition(lambda self: any(not sent.complete for sent in self.current()))
     @rule(pick=PICK)
     def complete(self, pick: int) -> None:
         current = self.current()
-        key = choose([key for key, sent in self.sent.items() if sent in current and not sent.complete], pick)
+        keys = [key for key, sent in self.sent.items() if sent in current and not sent.complete]
+        if not keys:
+            return
+        key = choose(keys, pick)
         sent = self.sent[key]
         sent.complete = True
         body = request(sent.tool, {"key": key})
@@ -204,17 +207,21 @@ class Machine(RuleBasedStateMachine):
     def current(self) -> list[Sent]:
         return [sent for sent in self.sent.values() if sent.connection is self.worker.data]
 
-    @precondition(lambda self: self.current())
     @rule(pick=PICK)
     def cancel(self, pick: int) -> None:
-        sent = choose(self.current(), pick)
+        current = self.current()
+        if not current:
+            return
+        sent = choose(current, pick)
         sent.cancelled = True
         self.router.cancel(self.worker, sent.id)
 
-    @precondition(lambda self: self.current())
     @rule(pick=PICK)
     def recall(self, pick: int) -> None:
-        sent = choose(self.current(), pick)
+        current = self.current()
+        if not current:
+            return
+        sent = choose(current, pick)
         sent.recalled = True
         self.router.recall(self.worker, sent.id)
 
