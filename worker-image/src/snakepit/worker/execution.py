@@ -48,7 +48,6 @@ class Tool:
         generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
         self.streams = generator or streams in _STREAMS
         self.kind = ToolKind.STREAM if self.streams else ToolKind.UNARY
-        self._no_problems = Problems()
 
     def run(self, call: Call) -> None:
         """Answer one call."""
@@ -116,7 +115,8 @@ class Tool:
 
     def bind(self, request: Any) -> dict[str, Any]:
         """Return the keyword arguments of an ExecuteRequest, or raise BadArgumentsError with all that is wrong."""
-        problems = self._no_problems
+        # One for each call: several may be bound at a time.
+        problems = Problems()
         bound: dict[str, Any] = {}
         checkers = self.checkers
         arguments = request.arguments
@@ -138,8 +138,6 @@ class Tool:
             if name not in bound and name not in [path for path, _ in problems]:
                 problems.append((name, f"missing, expected {checkers[name].name}"))
         if problems:
-            # The next call begins with an empty list again.
-            self._no_problems = Problems()
             raise BadArgumentsError(list(problems))
         return bound
 
