@@ -125,6 +125,10 @@ def _checked_errors(given: Mapping[type[BaseException], str | Code]) -> dict[typ
 class Adapter:
     """Optional base class: names the hooks and their defaults. Any class with `@tool` methods is an adapter."""
 
+    # True declares that tools and hooks may overlap in several threads of one process; profile Thread asks for it.
+    # The calls of one session never do.
+    thread_safe = False
+
     @classmethod
     def preload(cls) -> None:
         """Run once, before workers are forked: import libraries and load what all workers share."""

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import enum
 import json
+import types
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, NewType, Optional, TypedDict
 
@@ -14,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit import Adapter, Context, messages, tool, values
-from snakepit.adapter import RESERVED
+from snakepit.adapter import RESERVED, ToolOptions
 from snakepit.worker.execution import Tool
 from snakepit.worker.failure import BadArgumentsError, DeclarationError
 from snakepit.worker.hints import Problems, UnsupportedHintError, compile_hint
-from snakepit.worker.tools import check_declarations, instantiate
+from snakepit.worker.tools import ThreadSafetyNotDeclared, check_declarations, instantiate, slot_count
 
 UserId = NewType("UserId", int)
 
@@ -253,3 +254,80 @@ def test_an_open_schema_when_it_would_be_too_long() -> None:
     choose.__annotations__["a"] = wide
     options = tool(name="choose")(choose)
     assert Tool(options.__snakepit_tool__, choose).parameters_schema() == '{"type":"object"}'  # type: ignore[attr-defined]
+
+
+def test_arguments_of_calls_that_overlap_do_not_mix() -> None:
+    refused = []
+
+    @dataclasses.dataclass
+    class Nested:
+        name: str
+
+        def __post_init__(self) -> None:
+            # As another thread would, in the middle of this conversion.
+            try:
+                binder.bind(messages.ExecuteRequest())
+            except BadArgumentsError as error:
+                refused.append(error)
+
+    def function(nested: Any) -> None: ...
+
+    function.__annotations__["nested"] = Nested
+    binder = Tool(ToolOptions("function"), function)
+    request = messages.ExecuteRequest()
+    values.encode_into({"name": "x"}, request.arguments["nested"])
+    assert binder.bind(request) == {"nested": Nested("x")}
+    assert refused
+
+
+@pytest.mark.parametrize("text", ["0", "257", "x", "-1", "1.5", "٣"])
+def test_a_wrong_number_of_slots_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNAKEPIT_SLOTS", text)
+    with pytest.raises(ValueError, match="SNAKEPIT_SLOTS"):
+        slot_count()
+
+
+def test_profile_thread_needs_a_declaration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SNAKEPIT_SLOTS", "2")
+    with pytest.raises(ThreadSafetyNotDeclared, match="thread_safe = True in Good"):
+        check_declarations(Good)
+    monkeypatch.setattr(Good, "thread_safe", True)
+    assert instantiate(Good, []).thread_safe
+
+
+class Server:
+    """What a worker sees of `snakepit.server()`."""
+
+    def __init__(self, *paths: str) -> None:
+        self.methods = [types.SimpleNamespace(path=path) for path in paths]
+        self.file_descriptors: list[bytes] = []
+        self.thread_safe = False
+
+    methods: Any = ()
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("server", "problem"),
+    [
+        (Server(), "serves no method"),
+        (Server("/a.B/c", "/a.B/c"), "each once"),
+        (Server(*(f"/a.B/m{i}" for i in range(1025))), "at most 1024"),
+        (Server("a.B/c"), "is not /package"),
+        (Server("/" + "a" * 256 + "/c"), "is not /package"),
+        (type("Plain", (), {"add_generic_rpc_handlers": None})(), "snakepit.server()"),
+    ],
+)
+def test_servers_that_cannot_be_served(server: Any, problem: str) -> None:
+    with pytest.raises(DeclarationError, match=problem.replace("(", r"\(").replace(")", r"\)")):
+        check_declarations(server)
+    with pytest.raises(DeclarationError):
+        instantiate(server, [])
+
+
+def test_interruptible_is_for_plain_functions() -> None:
+    async def waits() -> None: ...
+
+    with pytest.raises(TypeError, match="plain functions"):
+        tool(interruptible=True)(waits)

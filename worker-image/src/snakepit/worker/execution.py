@@ -31,7 +31,7 @@ class Tool:
     def __init__(self, options: ToolOptions, function: Callable[..., Any]) -> None:
         known = _known.get(getattr(function, "__func__", function))
         if known is not None and known.options is options:
-            self.__dict__.update(known.__dict__, function=function, _no_problems=Problems())
+            self.__dict__.update(known.__dict__, function=function)
             return
         self.options: ToolOptions = options
         self.name = options.name
@@ -52,7 +52,6 @@ class Tool:
         generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
         self.streams = generator or streams in _STREAMS
         self.kind = ToolKind.STREAM if self.streams else ToolKind.UNARY
-        self._no_problems = Problems()
         self._description: str | None = None
         self._schema: str | None = None
 
@@ -127,7 +126,8 @@ class Tool:
 
     def bind(self, request: Any) -> dict[str, Any]:
         """Return the keyword arguments of an ExecuteRequest, or raise BadArgumentsError with all that is wrong."""
-        problems = self._no_problems
+        # One for each call: several may be bound at a time.
+        problems = Problems()
         bound: dict[str, Any] = {}
         checkers = self.checkers
         arguments = request.arguments
@@ -149,8 +149,6 @@ class Tool:
             if name not in bound and name not in [path for path, _ in problems]:
                 problems.append((name, f"missing, expected {checkers[name].name}"))
         if problems:
-            # The next call begins with an empty list again.
-            self._no_problems = Problems()
             raise BadArgumentsError(list(problems))
         return bound
 

@@ -201,13 +201,15 @@ class ThreadProfile:
         elif frame.kind in (Kind.SESSION_OPEN, Kind.SESSION_CLOSE):
             job.epoch = frame.fixed[0]
             if frame.kind == Kind.SESSION_OPEN:
-                self._names[job.epoch] = session_name(frame)
+                return self._enter_lane(job, session_name(frame))
         else:
             return job
         return self._enter_lane(job)
 
-    def _enter_lane(self, job: Job) -> Job | None:
+    def _enter_lane(self, job: Job, begins: str | None = None) -> Job | None:
         with self.lock:
+            if begins is not None:
+                self._names[job.epoch] = begins
             lane = job.lane = self._names.get(job.epoch)
             if lane is None:
                 return job

@@ -18,6 +18,9 @@ from snakepit.worker.wire import Method
 class ThreadSafetyNotDeclared(TypeError):
     """Profile Thread, but the adapter does not say that its tools may overlap."""
 
+    # Reported by its bare name, as what Python itself raises.
+    __module__ = "builtins"
+
 
 class Served(Protocol):
     """What `snakepit.server()` returns, as far as a worker uses it."""
