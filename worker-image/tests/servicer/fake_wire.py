@@ -43,6 +43,9 @@ class FakeWire:
             raise CancelledCallError
         return self.requests.pop(0) if self.requests else None
 
+    def try_receive(self) -> tuple[bool, bytes | None]:
+        return (True, self.receive()) if self.requests else (False, None)
+
     def send_headers(self, metadata: Metadata) -> None:
         assert self.headers is None
         assert not self.sent
