@@ -124,6 +124,18 @@ def test_a_cancel_ends_a_generator_and_calls_back() -> None:
     assert closed.is_set()
 
 
+def test_no_callback_is_added_to_a_call_that_the_handler_cancelled() -> None:
+    added: list[bool] = []
+
+    def answer(request: Any, context: Any) -> Any:
+        context.cancel()
+        added.append(context.add_callback(lambda: None))
+        return b"dropped"
+
+    assert serve("unary_unary", answer, FakeWire(b"")) == (1, "the call was cancelled", (), None)
+    assert added == [False]
+
+
 def test_callbacks_run_after_the_end_also_when_one_raises() -> None:
     order: list[str] = []
 
@@ -227,6 +239,38 @@ def test_each_call_has_contextvars_of_its_own() -> None:
     assert variable.get() == b"default"
 
 
+def test_an_asynchronous_generator_is_closed_when_its_call_ends() -> None:
+    closed: list[bool] = []
+
+    async def many(request: Any, context: Any) -> Any:
+        try:
+            yield b"1"
+            wire.refusal = TOO_LARGE
+            yield b"2"
+        finally:
+            closed.append(wire.finished is None)
+
+    wire = FakeWire(b"")
+    serve("unary_stream", many, wire)
+    assert closed == [True]
+
+
+def test_what_has_come_is_read_without_a_thread() -> None:
+    threads: list[str] = []
+
+    class Watched(FakeWire):
+        def receive(self) -> bytes | None:
+            threads.append(threading.current_thread().name)
+            return super().receive()
+
+    async def total(requests: Any, context: Any) -> Any:
+        return b"".join([request async for request in requests])
+
+    wire = Watched(b"1", b"2")
+    assert serve("stream_unary", total, wire)[3] == b"12"
+    assert [name.startswith("snakepit-stream") for name in threads] == [False, False, True]
+
+
 def test_a_write_without_credit_waits_beside_the_loop() -> None:
     threads: list[str] = []
 
@@ -255,7 +299,7 @@ def test_a_write_that_was_given_up_is_not_overtaken() -> None:
             super().send(message)
 
         def try_send(self, message: bytes) -> bool:
-            return False if not self.sent and not allowed.is_set() else super().try_send(message)
+            return message == b"second" and super().try_send(message)
 
     async def many(request: Any, context: Any) -> None:
         with pytest.raises(TimeoutError):
