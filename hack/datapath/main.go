@@ -40,6 +40,8 @@ type options struct {
 	session     bool
 	floor       bool
 	echo        string
+	address     string
+	pid         int
 }
 
 func main() {
@@ -54,6 +56,8 @@ func main() {
 	flag.BoolVar(&o.session, "session", false, "call in sessions, one for each outstanding call up to 16 a worker")
 	flag.BoolVar(&o.floor, "floor", false, "measure a grpc-go server that answers by itself instead: what a router cannot be faster than")
 	flag.StringVar(&o.echo, "echo", "", "be that server, on this `address`")
+	flag.StringVar(&o.address, "address", "", "measure the router that listens on this `address` already, with workers of its own")
+	flag.IntVar(&o.pid, "pid", 0, "its process id, for the CPU time a call")
 	flag.Parse()
 	what := run
 	if o.echo != "" {
@@ -71,6 +75,9 @@ func run(o options) error {
 	}
 	if o.floor {
 		return runFloor(o)
+	}
+	if o.address != "" {
+		return measureAll(o, o.address, o.pid)
 	}
 	dir, err := os.MkdirTemp("", "spk")
 	if err != nil {

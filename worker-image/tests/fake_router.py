@@ -376,8 +376,9 @@ class FakeRouter:
             connection.send(answer)
             worker.data = connection
         else:
-            connection.send(answer)
+            # First, because DATA may be there before this thread goes on.
             worker.control = connection
+            connection.send(answer)
         return True
 
     def _register(self, started: Any) -> None:
