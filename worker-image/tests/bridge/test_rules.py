@@ -413,3 +413,13 @@ def test_startup_timeout_and_the_drain_margin() -> None:
     assert rules.plan(99.9) == []
     assert rules.plan(100.0) == [Terminate(0)], "10 s before the deadline"
     assert rules.plan(109.0) == [Kill(0, "STOPPED")], "a second before it"
+
+
+def test_credit_for_all_or_nothing() -> None:
+    credit = calls.Credit(100)
+    assert credit.take_all(60)
+    assert not credit.take_all(41)
+    assert credit.take_all(40)
+    assert credit.take(1) == 0
+    assert not calls.Credit(1 << 30).take_all(protocol.MAX_PAYLOAD + 1)
+    assert calls.Credit(1 << 30).take_all(protocol.MAX_PAYLOAD)
