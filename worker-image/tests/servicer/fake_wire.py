@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from snakepit.context import Session, Worker
+from snakepit.worker.loops import OwnLoop
 from snakepit.worker.wire import CancelledCallError, Metadata
+
+_loop = OwnLoop()
 
 
 class FakeWire:
@@ -42,6 +45,9 @@ class FakeWire:
         if self.cancelled:
             raise CancelledCallError
         return self.requests.pop(0) if self.requests else None
+
+    def try_receive(self) -> tuple[bool, bytes | None]:
+        return (True, self.receive()) if self.requests else (False, None)
 
     def send_headers(self, metadata: Metadata) -> None:
         assert self.headers is None
@@ -86,11 +92,4 @@ class FakeWire:
         raise AssertionError("nobody needs it")
 
     def run_coroutine(self, awaitable: Any) -> Any:
-        async def run() -> Any:
-            task = asyncio.ensure_future(awaitable)
-            loop = asyncio.get_running_loop()
-            if not self.on_cancel(lambda: loop.call_soon_threadsafe(task.cancel) and None):
-                task.cancel()
-            return await task
-
-        return asyncio.run(run())
+        return _loop.run(awaitable, self.on_cancel)

@@ -73,6 +73,9 @@ class GatewayWire:
         except grpc.RpcError:
             raise CancelledCallError from None
 
+    def try_receive(self) -> tuple[bool, bytes | None]:
+        return False, None
+
     def send_headers(self, metadata: Metadata) -> None:
         if self._cancelled:
             raise CancelledCallError

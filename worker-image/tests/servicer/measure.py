@@ -1,8 +1,12 @@
-"""CPU time of the servicer layer alone: `python tests/servicer/measure.py` from worker-image."""
+"""CPU time of the servicer layer alone, and of a worker that serves one: `python tests/servicer/measure.py`.
+
+Not a test: figures depend on the machine. The other side of the worker's sockets is a plain loop, in this process.
+"""
 
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +22,23 @@ import cases_pb2  # noqa: E402
 import grpc  # noqa: E402
 
 import snakepit  # noqa: E402
+from bare import BareWorker  # noqa: E402
+from measure_worker import PlainRouter, exchange  # noqa: E402
+from snakepit.bridge import messages  # noqa: E402
 
+APP = """
+import cases_pb2, grpc, snakepit
+
+async def coroutine(request, context):
+    return request
+
+read, write = cases_pb2.Ask.FromString, cases_pb2.Ask.SerializeToString
+server = snakepit.server()
+server.add_registered_method_handlers("measure.Echo", {
+    "A": grpc.unary_unary_rpc_method_handler(lambda request, context: request, read, write),
+    "B": grpc.unary_unary_rpc_method_handler(coroutine, read, write),
+})
+"""
 CALLS = 100_000
 
 
@@ -68,6 +88,40 @@ def main() -> None:
     print(f"handler and messages alone  {codec:5.2f} us")
     print(f"a call of 1 KiB             {microseconds(lambda: one.run(wire)) - floor:5.2f} us")
     print(f"a call without messages     {microseconds(lambda: raw.run(wire)) - floor:5.2f} us")
+    in_a_worker(message)
+
+
+def in_a_worker(message: bytes) -> None:
+    """Print the CPU time of a whole worker process, a call."""
+    with tempfile.TemporaryDirectory(prefix="snp-") as name:
+        folder = Path(name)
+        (folder / "echo.py").write_text(APP)
+        router = PlainRouter(str(folder / "s"))
+        worker = BareWorker(folder, str(folder / "s"), "echo:server", SNAKEPIT_SOURCES=sources())
+        try:
+            sock, _ = router.accept()
+            info = messages.CallInfo(request_id="0123456789abcdef0123456789abcdef", peer="ipv4:10.0.0.7:51234")
+            ext, first = info.SerializeToString(), 1
+            for index, kind in enumerate(("plain function", "coroutine")):
+                for ahead in (1, 2):
+                    used = []
+                    for _ in range(5):
+                        before = cpu_seconds(worker.process.pid)
+                        exchange(sock, first, CALLS // 10, message, index, ext, ahead)
+                        used.append((cpu_seconds(worker.process.pid) - before) / (CALLS // 10) * 1e6)
+                        first += CALLS // 10
+                    print(f"worker, {kind:14}, {ahead} outstanding  {sorted(used)[2]:5.1f} us (least {min(used):.1f})")
+        finally:
+            worker.close()
+
+
+def sources() -> str:
+    return str(Path(snakepit.__file__).parents[1]) + ":" + generate()
+
+
+def cpu_seconds(pid: int) -> float:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 if __name__ == "__main__":

@@ -104,7 +104,8 @@ def test_a_message_that_is_too_large_ends_a_stream() -> None:
 
 
 def test_a_cancel_ends_a_generator_and_calls_back() -> None:
-    closed, called = threading.Event(), threading.Event()
+    closed: list[bool] = []
+    called = threading.Event()
 
     def many(request: Any, context: Any) -> Any:
         assert context.add_callback(called.set)
@@ -116,12 +117,25 @@ def test_a_cancel_ends_a_generator_and_calls_back() -> None:
             assert not context.add_callback(called.set)
             yield b"2"
         finally:
-            closed.set()
+            # The slot is taken until the handler's clean-up is done.
+            closed.append(wire.finished is None)
 
     wire = FakeWire(b"")
     assert serve("unary_stream", many, wire)[0] == 1
     assert wire.sent == [b"1"]
-    assert closed.is_set()
+    assert closed == [True]
+
+
+def test_no_callback_is_added_to_a_call_that_the_handler_cancelled() -> None:
+    added: list[bool] = []
+
+    def answer(request: Any, context: Any) -> Any:
+        context.cancel()
+        added.append(context.add_callback(lambda: None))
+        return b"dropped"
+
+    assert serve("unary_unary", answer, FakeWire(b"")) == (1, "the call was cancelled", (), None)
+    assert added == [False]
 
 
 def test_callbacks_run_after_the_end_also_when_one_raises() -> None:
@@ -154,6 +168,16 @@ def test_a_cancelled_call_raises_rpc_error_at_its_requests() -> None:
     wire = FakeWire(b"1", b"2")
     assert serve("stream_unary", total, wire)[0] == 1
     assert caught == [grpc.RpcError, grpc.RpcError]
+
+
+def test_a_cancel_that_a_handler_passes_on_is_not_logged(capfd: pytest.CaptureFixture[str]) -> None:
+    def total(requests: Any, context: Any) -> Any:
+        wire.cancel()
+        return next(requests)
+
+    wire = FakeWire(b"1")
+    assert serve("stream_unary", total, wire)[0] == 1
+    assert capfd.readouterr().err == ""
 
 
 def test_requests_end_once() -> None:
@@ -227,6 +251,38 @@ def test_each_call_has_contextvars_of_its_own() -> None:
     assert variable.get() == b"default"
 
 
+def test_an_asynchronous_generator_is_closed_when_its_call_ends() -> None:
+    closed: list[bool] = []
+
+    async def many(request: Any, context: Any) -> Any:
+        try:
+            yield b"1"
+            wire.refusal = TOO_LARGE
+            yield b"2"
+        finally:
+            closed.append(wire.finished is None)
+
+    wire = FakeWire(b"")
+    serve("unary_stream", many, wire)
+    assert closed == [True]
+
+
+def test_what_has_come_is_read_without_a_thread() -> None:
+    threads: list[str] = []
+
+    class Watched(FakeWire):
+        def receive(self) -> bytes | None:
+            threads.append(threading.current_thread().name)
+            return super().receive()
+
+    async def total(requests: Any, context: Any) -> Any:
+        return b"".join([request async for request in requests])
+
+    wire = Watched(b"1", b"2")
+    assert serve("stream_unary", total, wire)[3] == b"12"
+    assert [name.startswith("snakepit-stream") for name in threads] == [False, False, True]
+
+
 def test_a_write_without_credit_waits_beside_the_loop() -> None:
     threads: list[str] = []
 
@@ -255,7 +311,7 @@ def test_a_write_that_was_given_up_is_not_overtaken() -> None:
             super().send(message)
 
         def try_send(self, message: bytes) -> bool:
-            return False if not self.sent and not allowed.is_set() else super().try_send(message)
+            return message == b"second" and super().try_send(message)
 
     async def many(request: Any, context: Any) -> None:
         with pytest.raises(TimeoutError):
@@ -266,6 +322,31 @@ def test_a_write_that_was_given_up_is_not_overtaken() -> None:
     wire = Stuck(b"")
     assert serve("unary_stream", many, wire)[0] == 0
     assert wire.sent == [b"first", b"second"]
+
+
+def test_the_status_waits_for_a_write_that_was_given_up() -> None:
+    allowed = threading.Event()
+    order: list[str] = []
+
+    class Stuck(FakeWire):
+        def send(self, message: bytes) -> None:
+            assert allowed.wait(SECONDS)
+            order.append("sent")
+
+        def try_send(self, message: bytes) -> bool:
+            return False
+
+        def finish(self, *status: Any) -> None:
+            order.append("finished")
+            super().finish(*status)
+
+    async def many(request: Any, context: Any) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(context.write(b"first"), 0.01)
+        threading.Timer(0.05, allowed.set).start()
+
+    serve("unary_stream", many, Stuck(b""))
+    assert order == ["sent", "finished"]
 
 
 def test_a_coroutine_that_is_cancelled_cleans_up_and_calls_back() -> None:

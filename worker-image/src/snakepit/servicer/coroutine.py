@@ -77,20 +77,16 @@ class Coroutine:
         if raw is not None:
             request = raw if self._deserialize is None else self._deserialize(raw)
         if not self._response_streaming:
-            response = await self._behavior(request, context)
-            context.check_running()
-            context.answer(response)
+            context.answer(await self._behavior(request, context))
             return
         if self._generates:
             await self._send_all(self._behavior(request, context), context)
         else:
             await self._behavior(request, context)
-        context.check_running()
 
     async def _send_all(self, responses: AsyncGenerator[Any, None], context: CoroutineContext) -> None:
         try:
             async for response in responses:
-                context.check_running()
                 await context.write(response)
         finally:
             await responses.aclose()

@@ -239,9 +239,13 @@ class CoroutineContext:
         self._serialize = serialize
 
     async def receive(self) -> bytes | None:
-        """Return the next message's bytes, None at the end of the request; waits in a thread of its own."""
+        """Return the next message's bytes, None at the end of the request; a thread waits where it has not come."""
         if self._reading is None:
             self._reading = threading.Lock()
+        if not self._reading.locked():
+            ready, message = self._wire.try_receive()
+            if ready:
+                return message
         return await asyncio.wrap_future(_threads.submit(self._receive, self._reading))
 
     def _receive(self, lock: threading.Lock) -> bytes | None:

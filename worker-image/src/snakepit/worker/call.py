@@ -149,6 +149,15 @@ class Call:
             raise self._too_large(request.size, "request")
         return message
 
+    def try_receive(self) -> tuple[bool, bytes | None]:
+        """As `receive`, without waiting: (False, None) when the next message has not come yet."""
+        request = self.request
+        if request is None or self.payload is not None:
+            return True, self.receive()
+        with self.host.feed.lock:
+            ready = request.whole and not request.too_large
+        return (True, self.receive()) if ready else (False, None)
+
     def _next_of(self, request: Request) -> bytes | None:
         feed = self.host.feed
         while True:

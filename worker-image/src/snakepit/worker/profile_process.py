@@ -21,6 +21,8 @@ from snakepit.worker.service import Service
 
 # Frames that came while a handler waited for its request: a prefetched call and session frames.
 MAX_LATER: Final = 4096
+# Frames that are taken at a time from what was received.
+MAX_AHEAD: Final = 16
 # Not one that programs use: they count from both ends of the real-time signals.
 INTERRUPT: Final = signal.SIGRTMIN + 13
 
@@ -118,12 +120,25 @@ class ProcessProfile:
         self._reader.release()
 
     def _more(self, call: Call) -> None:
-        request, data = call.request, call.pair.data
-        assert request is not None and data is not None
-        frame = self._from_later(call.id) or data.decoder.next_frame()
-        if frame is None:
+        data = call.pair.data
+        assert data is not None
+        # All that has come already, within reason: a handler that must not wait takes it from the request.
+        for _ in range(MAX_AHEAD):
+            frame = self._from_later(call.id) or data.decoder.next_frame()
+            if frame is None:
+                break
+            self._sort(call, frame)
+        else:
+            return
+        assert call.request is not None
+        if not call.request.whole:
             self._wait(data)
-        elif frame.kind == Kind.MESSAGE and frame.id == call.id:
+
+    def _sort(self, call: Call, frame: Frame) -> None:
+        """Put a frame where it belongs while a call is running."""
+        request = call.request
+        assert request is not None
+        if frame.kind == Kind.MESSAGE and frame.id == call.id:
             request.add(frame.flags, frame.payload)
         elif frame.kind == Kind.GOODBYE:
             raise ConnectionLostError("the router said goodbye")

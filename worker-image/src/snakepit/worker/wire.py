@@ -34,6 +34,9 @@ class CallWire(Protocol):
     def receive(self) -> bytes | None:
         """Return the next whole message of the request, None at its end; raise CancelledCallError."""
 
+    def try_receive(self) -> tuple[bool, bytes | None]:
+        """As `receive`, without waiting: (False, None) when the next message has not come yet."""
+
     def send_headers(self, metadata: Metadata) -> None:
         """Send initial metadata; at most once, before the first message."""
 
