@@ -22,9 +22,15 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
 	rpcv1 "github.com/snakepit-k8s/snakepit/api/rpc/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/router/bridge"
+	"github.com/snakepit-k8s/snakepit/router/bridge/fakeworker"
 )
 
 // The whole way without Kubernetes: the real router binary, a real supervisor, real Python workers.
@@ -459,6 +465,128 @@ func TestBadCommandLines(t *testing.T) {
 		_, _ = stderr.ReadFrom(r)
 		if got == nil || !strings.Contains(got.Error(), want) {
 			t.Errorf("%q: %v; want %q", args, got, want)
+		}
+	}
+}
+
+// The router binary with a worker of bridge version 2 that a test plays: what a caller of a gRPC method sees.
+func TestMethodsOfAServicer(t *testing.T) {
+	s := &stage{t: t, listen: freeAddress(t), admin: freeAddress(t)}
+	dir, err := os.MkdirTemp("", "spk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s.dir = dir
+	if s.binary, err = buildRouter(); err != nil {
+		t.Fatal(err)
+	}
+	s.configure("workers: 1\ndrain: {timeout: 1s}\n")
+	s.startRouter()
+	t.Cleanup(func() { s.stop(s.router) })
+	eventually(t, 10*time.Second, func() string {
+		if _, err := os.Stat(s.socket()); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	sup := fakeworker.DialSupervisor(t, s.socket(), "local")
+	w := fakeworker.DialWorkerSaying(t, s.socket(), sup.Started(0, 1), &bridgev1.Hello{Methods: []*bridgev1.Method{
+		{Path: "/demo.Echo/Unary"}, {Path: "/demo.Echo/Chat", ClientStreaming: true, ServerStreaming: true}}})
+	conn, err := grpc.NewClient("passthrough:///"+s.listen, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	s.expectReady(1)
+	t.Run("unary", func(t *testing.T) { unaryStory(t, conn, w) })
+	t.Run("both ways", func(t *testing.T) { chatStory(t, conn, w) })
+	t.Run("reflection", func(t *testing.T) {
+		stream, err := reflectionv1.NewServerReflectionClient(conn).ServerReflectionInfo(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}}); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := stream.Recv()
+		if err != nil || !strings.Contains(answer.String(), "demo.Echo") {
+			t.Fatalf("%v, %v", answer, err)
+		}
+	})
+	err = conn.Invoke(t.Context(), "/demo.Echo/Unari", &wrapperspb.BytesValue{}, &wrapperspb.BytesValue{})
+	if a := (answer{err: err}); a.reason() != "METHOD_UNKNOWN" || !strings.Contains(err.Error(), "/demo.Echo/Unary") {
+		t.Errorf("%v", err)
+	}
+}
+
+func unaryStory(t *testing.T, conn *grpc.ClientConn, w *fakeworker.Worker) {
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), "key-bin", "\x00\x01", "key-bin", "\x02"), 10*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	out, header, trailer := &wrapperspb.BytesValue{}, metadata.MD{}, metadata.MD{}
+	invoke := func(size int) {
+		done <- conn.Invoke(ctx, "/demo.Echo/Unary", wrapperspb.Bytes(make([]byte, size)), out, grpc.Header(&header), grpc.Trailer(&trailer))
+	}
+	go invoke(3 << 20)
+	f := w.Data.Expect(bridge.KindCall)
+	info := &bridgev1.CallInfo{}
+	if err := proto.Unmarshal(f.Ext, info); err != nil || !strings.HasPrefix(info.GetPeer(), "ipv4:127.0.0.1:") || len(info.GetMetadata()) != 3 {
+		t.Fatalf("%v, %v", info, err)
+	}
+	w.Accept(f.ID)
+	request := append([]byte(nil), f.Payload...)
+	for f.Flags&bridge.FlagEndMessage == 0 {
+		f = w.Data.Expect(bridge.KindMessage)
+		request = append(request, f.Payload...)
+		w.Control.Send(&bridge.Frame{Kind: bridge.KindWindow, ID: f.ID, Bytes: uint32(len(f.Payload))})
+	}
+	w.Data.SendExt(&bridge.Frame{Kind: bridge.KindFinish, ID: f.ID, Flags: 3, Payload: request[:0]}, &bridgev1.FinishInfo{
+		Headers: []*bridgev1.Metadatum{{Key: "h", Value: []byte("1")}}, Trailers: []*bridgev1.Metadatum{{Key: "t-bin", Value: []byte{0}}}})
+	if err := <-done; err != nil || len(request) < 3<<20 || len(header.Get("h")) != 1 || trailer.Get("t-bin")[0] != "\x00" {
+		t.Fatalf("%d bytes came; %v, headers %v, trailers %v", len(request), err, header, trailer)
+	}
+	go invoke(1)
+	f = w.Data.Expect(bridge.KindCall)
+	w.Accept(f.ID)
+	w.Data.SendExt(&bridge.Frame{Kind: bridge.KindFinish, ID: f.ID, Code: 5}, &bridgev1.FinishInfo{Message: "ничего"})
+	if st := status.Convert(<-done); st.Code() != codes.NotFound || st.Message() != "ничего" || len(st.Details()) != 0 {
+		t.Fatalf("%v", st)
+	}
+}
+
+func chatStory(t *testing.T, conn *grpc.ClientConn, w *fakeworker.Worker) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/demo.Echo/Chat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := w.Data.Expect(bridge.KindCall).ID
+	w.Accept(id)
+	w.Data.SendExt(&bridge.Frame{Kind: bridge.KindHeaders, ID: id}, &bridgev1.HeadersInfo{Metadata: []*bridgev1.Metadatum{{Key: "early", Value: []byte("yes")}}})
+	if header, err := stream.Header(); err != nil || len(header.Get("early")) != 1 { // before any message, in either direction
+		t.Fatalf("%v, %v", header, err)
+	}
+	for i := range 3 {
+		if err := stream.SendMsg(wrapperspb.Bytes([]byte{byte(i)})); err != nil {
+			t.Fatal(err)
+		}
+		f := w.Data.Expect(bridge.KindMessage)
+		w.Data.Send(&bridge.Frame{Kind: bridge.KindMessage, ID: id, Flags: 3, Payload: f.Payload})
+		got := &wrapperspb.BytesValue{}
+		if err := stream.RecvMsg(got); err != nil || got.Value[0] != byte(i) {
+			t.Fatalf("%v, %v", got, err)
+		}
+	}
+	_ = w.Data.Conn.Close() // the stream breaks in the middle
+	a := answer{err: stream.RecvMsg(&wrapperspb.BytesValue{})}
+	if a.reason() != "WORKER_DIED" {
+		t.Fatalf("%v", a.err)
+	}
+	for _, d := range status.Convert(a.err).Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetMetadata()["delivered"] != "3" {
+			t.Errorf("delivered: %v", info.GetMetadata())
 		}
 	}
 }

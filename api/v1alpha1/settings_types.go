@@ -196,7 +196,7 @@ type QueueSettings struct {
 type TenantShare struct {
 	// tenant as its callers send it in snakepit-tenant.
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9._:@/-]+$')",message="a tenant has only A-Z, a-z, 0-9 and the characters . _ : @ / -"
 	Tenant string `json:"tenant"`
 

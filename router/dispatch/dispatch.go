@@ -75,8 +75,9 @@ func New(pod string, settings Settings, now time.Time) *Dispatcher {
 // Actions hands out what is to be done, in order. The slice is valid until the call after the next one of Actions; carrying out an action
 // may call any other method, which adds to the next slice.
 func (d *Dispatcher) Actions() []Action {
-	a := d.actions[0]
-	d.actions[0], d.actions[1] = d.actions[1][:0], a
+	a, used := d.actions[0], d.actions[1]
+	clear(used) // so that it keeps no call alive
+	d.actions[0], d.actions[1] = used[:0], a
 	return a
 }
 
@@ -117,7 +118,6 @@ func (d *Dispatcher) Admit(c *Call, now time.Time) {
 	d.seq++
 	c.item.Seq, c.item.Value = d.seq, c
 	c.tenant = d.tenants.Tenant(c.Tenant)
-	d.budget.earn()
 	if c.Affinity < d.settings.Affinity {
 		c.Affinity = d.settings.Affinity
 	}
@@ -125,6 +125,7 @@ func (d *Dispatcher) Admit(c *Call, now time.Time) {
 		d.refuse(c, refusal)
 		return
 	}
+	d.budget.earn()
 	if c.Life != nil {
 		if c.Affinity != Hint {
 			c.Life.SetStrict()

@@ -209,6 +209,12 @@ func (w *world) workers() map[string]func(*rapid.T) {
 			t.Skip("every slot has a worker")
 		},
 		"down": func(t *rapid.T) { w.breakLink(t, w.worker(t, func(x *Worker) bool { return w.ready[x] })) },
+		"suspect": func(t *rapid.T) { // its calls end later
+			x := w.worker(t, func(x *Worker) bool { return w.ready[x] })
+			w.ready[x] = false
+			w.d.Down(x)
+			w.apply()
+		},
 		"gone": func(t *rapid.T) {
 			x := w.worker(t, anyWorker)
 			w.breakLink(t, x)

@@ -289,9 +289,9 @@ func (d *Dispatcher) Accepted(c *Call, now time.Time) {
 	c.accepted, c.ahead = true, false
 	d.forgetRecall(c)
 	c.Began = now
-	if c.Life != nil {
-		c.Life.SetHeld()
-		if d.lane(c.Life).waiting.n > 0 {
+	if l := c.Life; l != nil && holder(l) == c.Worker {
+		l.SetHeld()
+		if d.lane(l).waiting.n > 0 {
 			d.follow(c.Worker, now)
 		}
 	}
@@ -303,8 +303,8 @@ func (d *Dispatcher) Finished(c *Call, now time.Time) {
 		d.service.add(now.Sub(c.Began))
 		d.held.add(now.Sub(c.taken))
 	}
-	if c.Life != nil {
-		c.Life.SetHeld()
+	if l := c.Life; l != nil && holder(l) == c.Worker {
+		l.SetHeld() // also when the link broke before Accepted was read
 	}
 	c.Worker.usage.served++
 	d.release(c, now)

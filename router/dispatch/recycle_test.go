@@ -68,6 +68,21 @@ func TestAReplacementThatNeverStartsIsGivenUp(t *testing.T) {
 	s.expect("desired [0 1]")
 }
 
+func TestTheOldWorkerServesUntilAsManyAsAreWantedAreLeft(t *testing.T) {
+	s := tell(t, 1, 1, nil)
+	s.finished(s.in("a", "a1")) // so that it cannot go at once
+	s.d.RecycleWorkers("please", nil, s.now)
+	s.d.SetWanted(2, s.now)
+	s.up(1, 1) // its replacement, but 2 is not there yet
+	if s.worker(0).Draining {
+		t.Fatal("drains while one of two is ready")
+	}
+	s.up(2, 1)
+	if !s.worker(0).Draining {
+		t.Fatal("does not drain")
+	}
+}
+
 func TestScalingDownTakesTheWorkerThatWasToGoAnyway(t *testing.T) {
 	s := tell(t, 2, 1, nil)
 	s.finished(s.in("a", "a1"))

@@ -11,7 +11,7 @@ const (
 	maxDeaths  = 1 // of workers that held the call
 )
 
-// The retry budget counts in tenths of a repeat: each call earns one tenth, so that repeats are at most 10 % of recent calls.
+// The retry budget counts in tenths of a repeat: each admitted call earns one tenth, so that repeats are at most 10 % of recent calls.
 const (
 	repeatCosts  = 10
 	budgetFloor  = 10 * repeatCosts  // what is regained without calls, in ten seconds

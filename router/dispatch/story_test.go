@@ -125,6 +125,39 @@ func TestTheWorkerWithTheFewestSessionsGetsTheNextAndCallsSpread(t *testing.T) {
 	s.expect("run 1@1", "run 2@2", "run 3@0", "run 4@1", "run 5@2", "run 6@0")
 }
 
+func TestANewSessionGoesWhereTheFewestAreEvenIfCallsRunThere(t *testing.T) {
+	s := tell(t, 2, 3, nil)
+	s.finished(s.in("a", "a"))
+	s.finished(s.in("b", "b"))
+	s.finished(s.in("c", "c"))
+	s.call("1")
+	s.call("2")
+	s.call("3")
+	s.in("d", "d")
+	s.expect("run a@0", "run b@1", "run c@0", "run 1@1", "run 2@0", "run 3@1", "run d@1")
+}
+
+// The call that was first in a session is given up; those behind it find a worker all the same.
+func TestCallsBehindOneThatIsGivenUpGoOn(t *testing.T) {
+	s := tell(t, 2, 1, nil)
+	first := s.in("a", "a1")
+	s.in("a", "a2")
+	first.retries = maxRetries
+	s.d.NotHeld(first, s.now)
+	s.apply()
+	s.expect("run a1@0", fmt.Sprintf("refuse a1 %d", WorkerDied), "run a2@0")
+	second := s.worker(0).active.head
+	s.in("b", "b1")
+	s.in("a", "a3")
+	s.expect("run b1@1")
+	s.d.Down(s.worker(0)) // a free worker is another one than the one that refuses
+	s.finished(s.worker(1).active.head)
+	second.retries = maxRetries
+	s.d.NotHeld(second, s.now)
+	s.apply()
+	s.expect(fmt.Sprintf("refuse a2 %d", WorkerDied), "run a3@1")
+}
+
 func TestACallIsSentAheadAndTakesTheSlot(t *testing.T) {
 	s := tell(t, 1, 1, func(s *Settings) { s.PrefetchBelow = 2 * time.Millisecond })
 	s.call("early")
@@ -213,11 +246,24 @@ func TestARecallThatComesTooLateChangesNothing(t *testing.T) {
 	s.after(time.Millisecond).finished(other)
 	s.expect("run 1@0", "run other@1", "ahead ahead@0", "recall ahead@0")
 	s.finished(first)
+	if s.d.recalls != 0 {
+		t.Fatal("waits for the outcome of a recall whose call has a slot")
+	}
 	s.accepted(ahead)
 	s.finished(ahead)
 	if s.expect(); s.d.recalls != 0 || s.d.free != 2 {
 		t.Fatalf("%d recalls, %d free", s.d.recalls, s.d.free)
 	}
+}
+
+func TestNothingIsSentAheadToASuspectWorker(t *testing.T) {
+	s := tell(t, 1, 1, func(s *Settings) { s.PrefetchBelow = 2 * time.Millisecond })
+	s.quick()
+	s.finished(s.in("a", "a1"))
+	s.call("1")
+	s.d.Down(s.worker(0))
+	s.in("a", "a2")
+	s.expect("run a1@0", "run 1@0")
 }
 
 // A call behind one that turned out to be long is taken back even while every other worker has enough to do.

@@ -147,6 +147,9 @@ func (w *world) check() {
 		w.t.Fatalf("dispatch counts %d queued, %d reserved; the model %d, %d and %d ahead",
 			f.Queued, f.Running, len(w.waiting), len(w.running), len(w.ahead))
 	}
+	if w.d.recalls != len(w.recall) {
+		w.t.Fatalf("dispatch waits for %d recalls, the model for %d", w.d.recalls, len(w.recall))
+	}
 	repeats := 0
 	for c := range w.waiting {
 		if w.retried[c] {

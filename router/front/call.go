@@ -14,13 +14,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
 )
-
-// toolField is ExecuteRequest.tool.
-const toolField = 1
-
-const maxToolBytes = 128
 
 // readAhead is the largest message that is read before its call is admitted: less than a stream's window, so that a waiting call costs no more than
 // one window either way. With it the worker gets the call from whoever frees its slot.
@@ -306,7 +300,7 @@ func (c *caller) deliver(ctx context.Context, exchange Exchange) error {
 	for {
 		reply, err := exchange.Recv(ctx)
 		if reply.HasMessage || reply.Headers != nil || err == io.EOF {
-			if headerErr := c.greet(exchange, reply.Headers, reply.Flush); headerErr != nil {
+			if headerErr := c.greet(exchange, reply.Headers, reply.Flush || reply.HasMessage); headerErr != nil {
 				reply.Message.Free()
 				return headerErr
 			}
@@ -329,7 +323,7 @@ func (c *caller) deliver(ctx context.Context, exchange Exchange) error {
 	}
 }
 
-// greet sets the headers of the answer, once.
+// greet sets the headers of the answer, once; now where something follows them at once, which spares grpc a copy.
 func (c *caller) greet(exchange Exchange, own metadata.MD, now bool) error {
 	if c.headers {
 		return nil
@@ -360,52 +354,6 @@ func tooLarge(limit, size int64) *Failure {
 		Message: fmt.Sprintf("the request has %d bytes or more; calls.maxMessageBytes allows %d", size, limit),
 		Info:    map[string]string{"limit": fmt.Sprint(limit), "size": fmt.Sprint(size)},
 	}
-}
-
-// toolOf finds the tool's name in an ExecuteRequest without decoding the rest.
-func toolOf(request mem.BufferSlice) (string, *Failure) {
-	if len(request) == 1 {
-		return toolIn(request[0].ReadOnlyData())
-	}
-	if len(request) > 1 { // every known encoder writes it first
-		first := request[0].ReadOnlyData()
-		if number, kind, n := protowire.ConsumeTag(first); n > 0 && number == toolField && kind == protowire.BytesType {
-			if value, m := protowire.ConsumeBytes(first[n:]); m > 0 && len(value) > 0 && len(value) <= maxToolBytes && len(first) > 1<<10 {
-				return string(value), nil
-			}
-		}
-	}
-	return toolIn(request.Materialize())
-}
-
-func toolIn(request []byte) (string, *Failure) {
-	name, seen := "", false
-	for rest := request; len(rest) > 0; {
-		number, kind, n := protowire.ConsumeTag(rest)
-		if n < 0 {
-			return "", invalid("request", "is not a snakepit.v1alpha1.ExecuteRequest")
-		}
-		rest = rest[n:]
-		size := protowire.ConsumeFieldValue(number, kind, rest)
-		if size < 0 {
-			return "", invalid("request", "is not a snakepit.v1alpha1.ExecuteRequest")
-		}
-		if number == toolField && kind == protowire.BytesType {
-			value, _ := protowire.ConsumeBytes(rest)
-			if len(value) > maxToolBytes {
-				return "", invalid("tool", "must have at most %d bytes", maxToolBytes)
-			}
-			name, seen = string(value), true
-			if len(request) > 1<<16 {
-				break // field order: every known encoder writes it first; a long message is not scanned to its end
-			}
-		}
-		rest = rest[size:]
-	}
-	if !seen || name == "" {
-		return "", invalid("tool", "is missing; name one of ListTools")
-	}
-	return name, nil
 }
 
 // contextStatus is what a caller sees of its own deadline or cancellation.

@@ -3,7 +3,6 @@ package front
 import (
 	"context"
 	"fmt"
-	"math"
 	"net"
 	"os"
 	"runtime/debug"
@@ -182,19 +181,30 @@ func (b *budget) withdraw(c *claim) bool {
 // cgroupLimits are where the kernel says how much memory this process may use, in versions 2 and 1.
 var cgroupLimits = []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}
 
-// DefaultBudget is half of what this process may use by GOMEMLIMIT or its cgroup, whichever is less, in bytes; 1 GiB where nothing limits it.
-func DefaultBudget() int64 {
-	limit := debug.SetMemoryLimit(-1)
+// unlimited is what cgroups of version 1 say, about: more than any machine has.
+const unlimited = 1 << 60
+
+// MemoryLimit is what this process may use by its cgroup, in bytes; 0 where nothing limits it.
+func MemoryLimit() int64 {
 	for _, file := range cgroupLimits {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			continue
 		}
-		if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && n > 0 {
-			limit = min(limit, n)
+		if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && n > 0 && n < unlimited {
+			return n
 		}
 	}
-	if limit > math.MaxInt64/2 {
+	return 0
+}
+
+// DefaultBudget is half of what this process may use by GOMEMLIMIT or its cgroup, whichever is less, in bytes; 1 GiB where nothing limits it.
+func DefaultBudget() int64 {
+	limit := debug.SetMemoryLimit(-1)
+	if cgroup := MemoryLimit(); cgroup > 0 {
+		limit = min(limit, cgroup)
+	}
+	if limit >= unlimited {
 		return 1 << 30
 	}
 	return limit / 2

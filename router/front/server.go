@@ -19,7 +19,7 @@ const (
 	// MaxMessageBytes is the most that calls.maxMessageBytes may allow; the live limit is checked on each message.
 	MaxMessageBytes      = 1 << 30
 	maxConcurrentStreams = 1000
-	maxHeaderListBytes   = 32 << 10
+	maxHeaderListBytes   = 64 << 10 // the 32 KiB of a caller's metadata, and what HTTP/2 counts on top
 	maxConnections       = 1024
 	connectionIdle       = 15 * time.Minute
 	connectionAge        = time.Hour

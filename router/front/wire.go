@@ -14,6 +14,7 @@ import (
 	_ "google.golang.org/grpc/encoding/gzip" // registers gzip
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -171,4 +172,55 @@ func readError(ctx context.Context, err error) error {
 		return err
 	}
 	return invalid("request", "could not be read: %v", err)
+}
+
+// toolField is ExecuteRequest.tool.
+const toolField = 1
+
+const maxToolBytes = 128
+
+// toolOf finds the tool's name in an ExecuteRequest without decoding the rest.
+func toolOf(request mem.BufferSlice) (string, *Failure) {
+	if len(request) == 1 {
+		return toolIn(request[0].ReadOnlyData())
+	}
+	if len(request) > 1 { // every known encoder writes it first
+		first := request[0].ReadOnlyData()
+		if number, kind, n := protowire.ConsumeTag(first); n > 0 && number == toolField && kind == protowire.BytesType {
+			if value, m := protowire.ConsumeBytes(first[n:]); m > 0 && len(value) > 0 && len(value) <= maxToolBytes && len(first) > 1<<10 {
+				return string(value), nil
+			}
+		}
+	}
+	return toolIn(request.Materialize())
+}
+
+func toolIn(request []byte) (string, *Failure) {
+	name, seen := "", false
+	for rest := request; len(rest) > 0; {
+		number, kind, n := protowire.ConsumeTag(rest)
+		if n < 0 {
+			return "", invalid("request", "is not a snakepit.v1alpha1.ExecuteRequest")
+		}
+		rest = rest[n:]
+		size := protowire.ConsumeFieldValue(number, kind, rest)
+		if size < 0 {
+			return "", invalid("request", "is not a snakepit.v1alpha1.ExecuteRequest")
+		}
+		if number == toolField && kind == protowire.BytesType {
+			value, _ := protowire.ConsumeBytes(rest)
+			if len(value) > maxToolBytes {
+				return "", invalid("tool", "must have at most %d bytes", maxToolBytes)
+			}
+			name, seen = string(value), true
+			if len(request) > 1<<16 {
+				break // field order: every known encoder writes it first; a long message is not scanned to its end
+			}
+		}
+		rest = rest[size:]
+	}
+	if !seen || name == "" {
+		return "", invalid("tool", "is missing; name one of ListTools")
+	}
+	return name, nil
 }

@@ -133,7 +133,7 @@ var limits = []limit{
 	{path: "queue.perSession", kind: integer, min: 1, max: 10000},
 	{path: "queue.timeout", kind: duration, min: int64(10 * time.Millisecond), max: int64(time.Hour)},
 	{path: "queue.shares", kind: list, max: 128, entries: []limit{
-		{path: "tenant", kind: text, min: 1, max: 128, required: true, pattern: regexp.MustCompile(`^[A-Za-z0-9._:@/-]+$`),
+		{path: "tenant", kind: text, min: 1, max: 64, required: true, pattern: regexp.MustCompile(`^[A-Za-z0-9._:@/-]+$`),
 			advice: "a tenant has only A-Z, a-z, 0-9 and the characters . _ : @ / -"},
 		{path: "weight", kind: integer, min: 1, max: 1000, required: true},
 	}},

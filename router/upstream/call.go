@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/snakepit-k8s/snakepit/router/bridge"
 	"github.com/snakepit-k8s/snakepit/router/dispatch"
 	"github.com/snakepit-k8s/snakepit/router/front"
@@ -237,42 +235,6 @@ func (c *call) abandon(now time.Time) {
 	c.pool.d.Abandon(&c.d, now)
 }
 
-// appendInfo encodes CallInfo; by hand, because every call has one.
-func (c *call) appendInfo(b []byte) []byte {
-	a := c.ask
-	b = appendText(b, 1, a.RequestID)
-	b = appendText(b, 2, a.Session)
-	if a.Way == front.ExecuteStream {
-		b = appendMetadatum(b, ":method", "ExecuteStream")
-	}
-	for _, m := range a.Metadata {
-		b = appendMetadatum(b, m.Key, m.Value)
-	}
-	b = appendText(b, 4, a.Traceparent)
-	if a.CallerID {
-		b = protowire.AppendTag(b, 5, protowire.VarintType)
-		b = protowire.AppendVarint(b, 1)
-	}
-	return appendText(b, 6, a.Peer)
-}
-
-func appendText(b []byte, number protowire.Number, s string) []byte {
-	if s == "" {
-		return b
-	}
-	b = protowire.AppendTag(b, number, protowire.BytesType)
-	return protowire.AppendString(b, s)
-}
-
-func appendMetadatum(b []byte, key, value string) []byte {
-	b = protowire.AppendTag(b, 3, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(2+protowire.SizeBytes(len(key))+protowire.SizeBytes(len(value))))
-	b = protowire.AppendTag(b, 1, protowire.BytesType)
-	b = protowire.AppendString(b, key)
-	b = protowire.AppendTag(b, 2, protowire.BytesType)
-	return protowire.AppendString(b, value)
-}
-
 // CallAccepted implements bridge.Observer.
 func (c *call) CallAccepted() {
 	if c.d.Life == nil && !c.ahead {
@@ -370,38 +332,6 @@ func (c *call) Release() {
 
 // Answer is what the headers of the answer say.
 func (c *call) Answer() *front.Answer { return &c.answer }
-
-// calls is a list of calls in the order in which they came to it.
-type calls struct {
-	head, tail *call
-}
-
-func (l *calls) push(c *call) {
-	if c.in != nil {
-		c.in.remove(c)
-	}
-	c.in, c.prev, c.next = l, l.tail, nil
-	if l.tail != nil {
-		l.tail.next = c
-	} else {
-		l.head = c
-	}
-	l.tail = c
-}
-
-func (l *calls) remove(c *call) {
-	if c.prev != nil {
-		c.prev.next = c.next
-	} else {
-		l.head = c.next
-	}
-	if c.next != nil {
-		c.next.prev = c.prev
-	} else {
-		l.tail = c.prev
-	}
-	c.in, c.prev, c.next = nil, nil, nil
-}
 
 // await waits until the call has a slot, or is refused, or its session is open.
 func (c *call) await(ctx context.Context) error {

@@ -2,14 +2,13 @@ package upstream
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/router/bridge"
@@ -170,58 +169,38 @@ func toMetadata(entries []*bridgev1.Metadatum) metadata.MD {
 	return md
 }
 
-// quarantined refuses a request that killed workers.
-func (c *call) quarantined() error {
-	p := c.pool
-	if p.suspects.Load() == 0 {
-		return nil
+// appendInfo encodes CallInfo; by hand, because every call has one.
+func (c *call) appendInfo(b []byte) []byte {
+	a := c.ask
+	b = appendText(b, 1, a.RequestID)
+	b = appendText(b, 2, a.Session)
+	if a.Way == front.ExecuteStream {
+		b = appendMetadatum(b, ":method", "ExecuteStream")
 	}
-	key := c.requestKey()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	until, blocked := p.quarantine.Blocked(key, p.now())
-	if !blocked {
-		return nil
+	for _, m := range a.Metadata {
+		b = appendMetadatum(b, m.Key, m.Value)
 	}
-	return &front.Failure{
-		Reason: front.ReasonRequestQuarantined, Message: "this request was held by two workers when they died; it is refused until " + until.UTC().Format(time.RFC3339),
-		Info: map[string]string{"until": until.UTC().Format(time.RFC3339)},
+	b = appendText(b, 4, a.Traceparent)
+	if a.CallerID {
+		b = protowire.AppendTag(b, 5, protowire.VarintType)
+		b = protowire.AppendVarint(b, 1)
 	}
+	return appendText(b, 6, a.Peer)
 }
 
-// requestKey is how the quarantine knows a request: by the caller's own id, else by what it asks for. Empty for a stream of requests without an id.
-func (c *call) requestKey() string {
-	if c.ask.CallerID {
-		return "id " + c.ask.RequestID
+func appendText(b []byte, number protowire.Number, s string) []byte {
+	if s == "" {
+		return b
 	}
-	if c.ask.ClientStream || c.ask.Target == "" {
-		return ""
-	}
-	sum := sha256.New()
-	for _, p := range c.pieces {
-		_, _ = sum.Write(p) // never fails, by its contract
-	}
-	return c.ask.Target + " " + string(sum.Sum(nil))
+	b = protowire.AppendTag(b, number, protowire.BytesType)
+	return protowire.AppendString(b, s)
 }
 
-// keyAtLast makes the key while the request is still there, when it may be needed: the call runs on, or its worker's connection broke.
-func (c *call) keyAtLast(running bool) string {
-	c.pool.mu.Lock()
-	needed := running || c.doubtful
-	c.pool.mu.Unlock()
-	if !needed {
-		return ""
-	}
-	return c.requestKey()
-}
-
-// tell the quarantine what died holding the call; under Pool.mu.
-func (c *call) tell(key string, now time.Time) {
-	if key != "" {
-		c.key = key
-	}
-	for ; c.key != "" && c.crashes > 0; c.crashes-- {
-		c.pool.quarantine.Died(c.key, now)
-	}
-	c.pool.suspects.Store(int64(c.pool.quarantine.Len()))
+func appendMetadatum(b []byte, key, value string) []byte {
+	b = protowire.AppendTag(b, 3, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(2+protowire.SizeBytes(len(key))+protowire.SizeBytes(len(value))))
+	b = protowire.AppendTag(b, 1, protowire.BytesType)
+	b = protowire.AppendString(b, key)
+	b = protowire.AppendTag(b, 2, protowire.BytesType)
+	return protowire.AppendString(b, value)
 }

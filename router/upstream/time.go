@@ -153,3 +153,35 @@ func (p *Pool) declaredBy(said bridge.Declared) *front.Declared {
 	}
 	return fresh
 }
+
+// calls is a list of calls in the order in which they came to it.
+type calls struct {
+	head, tail *call
+}
+
+func (l *calls) push(c *call) {
+	if c.in != nil {
+		c.in.remove(c)
+	}
+	c.in, c.prev, c.next = l, l.tail, nil
+	if l.tail != nil {
+		l.tail.next = c
+	} else {
+		l.head = c
+	}
+	l.tail = c
+}
+
+func (l *calls) remove(c *call) {
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		l.head = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	} else {
+		l.tail = c.prev
+	}
+	c.in, c.prev, c.next = nil, nil, nil
+}

@@ -36,6 +36,8 @@ class Container:
         self._arguments = arguments
         self._adapter = adapter
         self._drain = drain
+        # Variables beside those that every supervisor needs.
+        self.env: dict[str, str] = {}
         # Files to which the process writes its number before it begins: cgroup.procs of a cgroup of its own.
         self.joins: list[Path] = []
         self.process: subprocess.Popen[bytes] | None = None
@@ -53,6 +55,7 @@ class Container:
             "SNAKEPIT_DRAIN_TIMEOUT": str(self._drain),
         }
         env |= {name: os.environ[name] for name in ("SNAKEPIT_SLOTS",) if name in os.environ}
+        env |= self.env
         command = [sys.executable, "-m", "snakepit.supervisor", self._adapter, "--", *self._arguments]
         for file in self.joins:
             command = ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(file), *command]

@@ -253,7 +253,8 @@ class FakeRouter:
         id = next(worker.ids)
         number = worker.tools.index(tool) if index is None else index
         body = request(tool, arguments or {}, json) if payload is None else payload
-        worker.frames[id] = []
+        # A Recall may have been answered already.
+        worker.frames.setdefault(id, [])
         fixed = (number, epoch, int(timeout * 1e6))
         if len(body) <= MAX_PAYLOAD:
             worker.data.send(Frame(Kind.CALL, flags, id, fixed, info, body))

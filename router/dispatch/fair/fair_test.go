@@ -3,6 +3,7 @@ package fair
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -220,6 +221,9 @@ func TestTooManyTenantsAreOne(t *testing.T) {
 	}
 	if ts.Tenant("one more") != ts.Tenant("") {
 		t.Fatal("told apart more tenants than it may")
+	}
+	if ts.Tenant(strings.Repeat("x", MaxNameBytes+1)) != ts.Tenant("") {
+		t.Fatal("keeps a long name")
 	}
 	for _, x := range held {
 		ts.Leave(x)

@@ -2,8 +2,9 @@ package fair
 
 // Bounds.
 const (
-	MaxTenants = 1024 // that are told apart; further ones count as the common tenant
-	MaxWeight  = 1000
+	MaxTenants   = 1024 // that are told apart; further ones count as the common tenant
+	MaxNameBytes = 128  // of a tenant that is told apart
+	MaxWeight    = 1000
 )
 
 const (
@@ -84,24 +85,24 @@ func (ts *Tenants) reweigh(t *Tenant) {
 
 func (ts *Tenants) weightOf(name string) int { return min(max(ts.shares[name], 1), MaxWeight) }
 
-// Tenant of that name; the common one for "" and once there are too many.
+// Tenant of that name; the common one for "", for a name that is too long, and once there are too many.
 func (ts *Tenants) Tenant(name string) *Tenant {
-	if name == "" {
+	if name == "" || len(name) > MaxNameBytes {
 		return ts.common
 	}
 	if t := ts.named[name]; t != nil {
 		return t
 	}
-	t := &Tenant{name: name, weight: ts.weightOf(name), place: -1}
-	if len(ts.list) < MaxTenants {
-		ts.list = append(ts.list, t)
-	} else if i := ts.forgettable(); i >= 0 {
+	i := len(ts.list)
+	if i < MaxTenants {
+		ts.list = append(ts.list, nil)
+	} else if i = ts.forgettable(); i >= 0 {
 		delete(ts.named, ts.list[i].name)
-		ts.list[i] = t
 	} else {
 		return ts.common
 	}
-	ts.named[name] = t
+	t := &Tenant{name: name, weight: ts.weightOf(name), place: -1}
+	ts.list[i], ts.named[name] = t, t
 	return t
 }
 

@@ -49,9 +49,14 @@ __all__ = ["Adapter", "Context", "Progress", "Session", "__version__", "errors",
 
 
 def __getattr__(name: str) -> Any:
-    """Offer what the client package has; it loads grpcio for `Client` only, and says what to install."""
+    """Offer the server and what the client package has; grpcio is loaded for those that need it only."""
     if name == "server":
-        return importlib.import_module("snakepit.servicer").server
+        try:
+            return importlib.import_module("snakepit.servicer").server
+        except ModuleNotFoundError as error:
+            if error.name != "grpc":
+                raise
+            raise ImportError("snakepit.server() needs grpcio: pip install 'snakepit-k8s[client]'") from error
     if not name.startswith("_"):
         client = importlib.import_module("snakepit.client")
         if name in client.__all__:

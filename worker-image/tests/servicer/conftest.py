@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from servicer.stubs import generate
 
 generate()
+
+if TYPE_CHECKING:
+    from servicer.stage import Stage
 
 
 @pytest.fixture(scope="session")
@@ -50,23 +54,44 @@ def gateway_channel() -> Iterator[grpc.Channel]:
 
 
 @pytest.fixture(scope="session")
-def router_channel() -> Iterator[grpc.Channel]:
-    """A channel to the real router, with a real worker of our server behind it."""
-    from servicer.servers import channel_to
+def stage() -> Iterator[Stage]:
+    """The real router, with a real worker of our server behind it."""
+    yield from _stage("servicer.app:server", slots=1)
+
+
+def _stage(adapter: str, slots: int) -> Iterator[Stage]:
     from servicer.stage import Stage, router_binary
 
     binary = router_binary()
     if binary is None:
         pytest.skip("left out: the stories with the real router; they need Go, or bin/router")
-    with Stage(binary, "servicer.app:server", "workers: 1\n") as stage:
+    with Stage(binary, adapter, "workers: 1\n", slots) as stage:
         stage.wait_ready()
-        with channel_to(stage.port) as channel:
-            yield channel
+        yield stage
         print(stage.output())
 
 
-@pytest.fixture(params=["gateway", "router"])
+@pytest.fixture(scope="session")
+def router_channel(stage: Stage) -> Iterator[grpc.Channel]:
+    """A channel to the real router."""
+    from servicer.servers import channel_to
+
+    with channel_to(stage.port) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="session")
+def threads_channel() -> Iterator[grpc.Channel]:
+    """A channel to a real router whose only worker runs four calls at a time."""
+    from servicer.servers import channel_to
+
+    for stage in _stage("servicer.app:parallel", slots=4):
+        with channel_to(stage.port) as channel:
+            yield channel
+
+
+@pytest.fixture(params=["gateway", "router", "threads"])
 def ours(request: pytest.FixtureRequest) -> grpc.Channel:
-    """A channel to our server: in this process, and the whole way."""
+    """A channel to our server: in this process, and the whole way, with one call at a time and with several."""
     channel: grpc.Channel = request.getfixturevalue(f"{request.param}_channel")
     return channel

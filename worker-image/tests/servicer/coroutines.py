@@ -165,6 +165,7 @@ class Coroutines(cases_pb2_grpc.CoroutinesServicer):
     async def one_caller(self, ask: Any, context: Any) -> Any:
         known = [context.peer().partition(":")[0], context.peer_identities(), context.peer_identity_key()]
         known += sorted(context.auth_context().items())
+        known += [value for key, value in context.invocation_metadata() if key == "user-agent"]
         return Reply(words=[repr(value) for value in known])
 
     async def one_remaining(self, ask: Any, context: Any) -> Any:
@@ -199,6 +200,20 @@ class Coroutines(cases_pb2_grpc.CoroutinesServicer):
 
     async def one_read(self, ask: Any, context: Any) -> Any:
         return Reply(text=str(await context.read()))
+
+    async def one_session(self, ask: Any, context: Any) -> Any:
+        if context.session is None:
+            return Reply(text="none")
+        context.session.state.count = context.session.state.get("count", 0) + 1
+        words = [context.session.state.started, context.worker.name, str(bool(context.request_id))]
+        return Reply(text=context.session.name, number=context.session.state.count, words=words)
+
+    async def one_meet(self, ask: Any, context: Any) -> Any:
+        """Return once four calls are here, all on one loop."""
+        self.here = getattr(self, "here", 0) + 1
+        while self.here < 4:
+            await asyncio.sleep(0.01)
+        return Reply(text="met")
 
     # One request, many responses.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import cases_pb2
@@ -17,6 +19,7 @@ WAIT = 20.0
 
 # What cases leave behind for a later call to look at.
 events: dict[str, threading.Event] = {}
+meeting = threading.Barrier(4)
 seen: contextvars.ContextVar[str] = contextvars.ContextVar("seen", default="nothing")
 
 
@@ -188,6 +191,7 @@ class Plain(cases_pb2_grpc.PlainServicer):
     def one_caller(self, ask: Any, context: Any) -> Any:
         known = [context.peer().partition(":")[0], context.peer_identities(), context.peer_identity_key()]
         known += sorted(context.auth_context().items())
+        known += [value for key, value in context.invocation_metadata() if key == "user-agent"]
         return Reply(words=[repr(value) for value in known])
 
     def one_remaining(self, ask: Any, context: Any) -> Any:
@@ -230,6 +234,24 @@ class Plain(cases_pb2_grpc.PlainServicer):
     def one_cancel(self, ask: Any, context: Any) -> Any:
         context.cancel()
         return Reply(text="cancelled")
+
+    def one_threads(self, ask: Any, context: Any) -> Any:
+        """Say which threads the kernel knows, and how many of them Python knows."""
+        tasks = os.listdir("/proc/self/task")
+        names = sorted(Path(f"/proc/self/task/{task}/comm").read_text().strip() for task in tasks)
+        return Reply(number=threading.active_count(), words=names)
+
+    def one_session(self, ask: Any, context: Any) -> Any:
+        if context.session is None:
+            return Reply(text="none")
+        context.session.state.count = context.session.state.get("count", 0) + 1
+        words = [context.session.state.started, context.worker.name, str(bool(context.request_id))]
+        return Reply(text=context.session.name, number=context.session.state.count, words=words)
+
+    def one_meet(self, ask: Any, context: Any) -> Any:
+        """Return once as many calls are here as the barrier waits for."""
+        meeting.wait(WAIT)
+        return Reply(text="met")
 
     # One request, many responses.
 

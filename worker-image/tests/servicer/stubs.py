@@ -17,10 +17,18 @@ def generate() -> str:
     """Return the folder with cases_pb2.py and cases_pb2_grpc.py."""
     from grpc_tools import protoc
 
+    well_known = Path(protoc.__file__).parent / "_proto"
     folder = tempfile.mkdtemp(prefix="snp-stubs-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     code = protoc.main(
-        ["protoc", f"-I{FOLDER}", f"--python_out={folder}", f"--grpc_python_out={folder}", "cases.proto"]
+        [
+            "protoc",
+            f"-I{FOLDER}",
+            f"-I{well_known}",
+            f"--python_out={folder}",
+            f"--grpc_python_out={folder}",
+            "cases.proto",
+        ]
     )
     assert code == 0
     sys.path.insert(0, folder)

@@ -75,7 +75,7 @@ BOTH: dict[str, Call] = {
     "metadata of 4 KiB": one("metadata", metadata=(("x-a", "v" * 4000),)),
     "state of the context": one("state"),
     "who calls": one("caller"),
-    "time remaining": one("remaining", number=20, timeout=20),
+    "time remaining": one("remaining", number=21, timeout=20),
     "compression set": one("compression"),
     "callback at the end": one("callback", "EVENT", noticed=True),
     "gzip from the caller": one("echo", data=bytes(50_000), compression=grpc.Compression.Gzip),

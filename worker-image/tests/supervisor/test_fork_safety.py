@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from conftest import Starter
+from container import Container
 from fake_router import FakeRouter
 from snakepit.bridge.protocol import AdapterPhase, StartMethod
+from snakepit.supervisor.resources import cgroup
 
 ADAPTER = """
     import ctypes, json, os, random, select, ssl, subprocess, sys, tempfile, threading, types, uuid
@@ -146,3 +149,37 @@ def test_hooks_of_fork_run_in_workers_and_not_in_keepers(start: Starter) -> None
     pids = {router.wait_worker(slot).pid for slot in (0, 1)}
     with open(f"{os.path.dirname(router.path)}/forks") as file:
         assert {int(word) for word in file.read().split()} == pids
+
+
+THREADS = """
+    import os
+    from snakepit import tool
+
+    class App:
+        @classmethod
+        def preload(cls):
+            cls.preloaded = os.environ["OMP_NUM_THREADS"]
+
+        @tool
+        def threads(self) -> dict[str, str]:
+            return {"preloaded": getattr(App, "preloaded", ""), "omp": os.environ["OMP_NUM_THREADS"],
+                    "mkl": os.environ["MKL_NUM_THREADS"], "ours": [n for n in os.environ if "ORIGINAL" in n]}
+"""
+
+
+@pytest.mark.parametrize("method", [StartMethod.FORK, StartMethod.SPAWN])
+def test_threads_of_numeric_libraries(folder: Path, method: StartMethod) -> None:
+    (folder / "app.py").write_text(textwrap.dedent(THREADS))
+    container = Container(folder, "app:App")
+    container.env = {"OMP_NUM_THREADS": "7"}
+    try:
+        container.start()
+        container.router.desire(0, method=method)
+        found = container.router.call(container.router.wait_worker(0), "threads").result
+        cpus = cgroup.cpu_limit(cgroup.own("cpu")) or len(os.sched_getaffinity(0))
+        assert found["omp"] == "7", "what the user chose stays"
+        assert found["mkl"] == str(max(1, int(cpus))), "the only worker may use all CPUs"
+        assert found["preloaded"] == ("1" if method == StartMethod.FORK else "")
+        assert found["ours"] == []
+    finally:
+        container.close()

@@ -114,12 +114,7 @@ def worker(slot: int, keeper: int = 1, pid: int = 1) -> Any:
 
 
 def guarded(place: Path, monkeypatch: pytest.MonkeyPatch, sizes: dict[int, int]) -> guard.MemoryGuard:
-    def largest(workers: Any) -> tuple[int, int]:
-        slots = [w.job.slot for w in workers]
-        slot = max(slots, key=lambda s: sizes[s], default=-1)
-        return slot, sizes.get(slot, 0)
-
-    monkeypatch.setattr(guard, "largest", largest)
+    monkeypatch.setattr(guard, "sizes", lambda workers: {w.job.slot: sizes[w.job.slot] for w in workers})
     return guard.MemoryGuard(cgroup.Memory.find(place))
 
 
@@ -137,12 +132,22 @@ def test_the_guard_kills_the_largest_and_waits_until_it_is_gone(folder: Make, mo
     assert watching.tick(workers, 1.5) is None, "the killed one is not gone yet"
     workers[1] = worker(1)
     workers[1].job.nonce = 7
-    sizes[1] = 0
+    sizes[1] = 1
     assert watching.tick(workers, 1.8) == 2, "its replacement is another"
     (place / "memory.stat").write_text(f"inactive_file {20 * MIB}\n")
     del workers[2]
     assert watching.tick(workers, 2.1) is None, "file pages that can be dropped do not count"
     assert watching.tick({}, 2.4) is None
+
+
+def test_the_guard_waits_for_a_worker_that_ends_already(folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = folder("c", memory_max=100 * MIB, memory_current=99 * MIB)
+    sizes = {0: 10, 1: 0}
+    watching = guarded(place, monkeypatch, sizes)
+    workers = {slot: worker(slot) for slot in sizes}
+    looks = [watching.tick(workers, float(now)) for now in range(7)]
+    assert looks == [None] * 5 + [0, None], "but not for ever"
+    assert watching.tick({}, 8.0) is None
 
 
 def test_without_a_limit_nothing_is_guarded(folder: Make) -> None:

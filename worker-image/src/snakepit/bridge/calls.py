@@ -68,8 +68,8 @@ class CallTable(Generic[C]):
         return running
 
     def recall(self, id: int) -> bool:
-        """Promise that a call will never run; False when it has begun, or when too many are promised already."""
-        if not self._to_come(id) or len(self._recalled) >= MAX_REMEMBERED:
+        """Promise that a call will never run; False when it has begun, was promised, or too many are."""
+        if not self._to_come(id) or id in self._recalled or len(self._recalled) >= MAX_REMEMBERED:
             return False
         self._recalled.add(id)
         return True

@@ -279,7 +279,8 @@ class Decoder:
     """
 
     def __init__(self) -> None:
-        self._buffer = bytearray(1 << 16)
+        # Two of them in each worker, written to by zeros at once: little, as it grows with the first long frame.
+        self._buffer = bytearray(1 << 14)
         # Kept, because making one costs more than slicing it. A larger buffer gets a new one.
         self._view = memoryview(self._buffer)
         self._start = 0

@@ -268,10 +268,10 @@ class ServicerContext:
                     _call(callback)
 
     def _status(self) -> tuple[int, str]:
-        if self._final is not None:
-            return self._final
         if self.cancelled():
             return CANCELLED, "the call was cancelled"
+        if self._final is not None:
+            return self._final
         code = OK if self._code is None else metadata.sync_code(self._code)
         return code, "" if self._details is None else metadata.text_of(self._details)
 

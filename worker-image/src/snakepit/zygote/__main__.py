@@ -14,8 +14,9 @@ import json
 import os
 import signal
 import socket
+import struct
 import sys
-from typing import Any
+from typing import Any, Final
 
 from snakepit import logs
 from snakepit.worker import failure, process
@@ -26,6 +27,9 @@ from snakepit.zygote.channel import MAX_PACKET
 from snakepit.zygote.hazards import fork_hazard
 from snakepit.zygote.keeper import Ends, keep
 from snakepit.zygote.start import be_worker
+
+_DESCRIPTORS: Final = struct.Struct(f"{len(Ends._fields)}i")
+_FLAGS: Final = int(socket.MSG_CMSG_CLOEXEC)
 
 
 def prepare(spec: str) -> Any:
@@ -80,28 +84,33 @@ def main(arguments: list[str]) -> None:
 
 
 def serve(channel: socket.socket, exits: int, target: Any, bare: bool) -> None:
-    """Fork one keeper with its worker for each request; `bare` when nothing but this thread runs here."""
-    fork = linux.bare_fork if bare else os.fork
+    """Fork one keeper with its worker for each request; `bare` when nothing but this thread runs here.
+
+    What the loop writes to between two forks, each keeper holds an older copy of: so it is plain, with few objects.
+    """
+    fork, block, unblock = linux.bare_fork if bare else os.fork, linux.block_signals, linux.unblock_signals
+    receive, room, close = channel.recvmsg, socket.CMSG_SPACE(_DESCRIPTORS.size), os.close
     share = threads.Share()
     while True:
-        packet, descriptors, _, _ = socket.recv_fds(channel, MAX_PACKET, len(Ends._fields), socket.MSG_CMSG_CLOEXEC)
+        packet, passed, _, _ = receive(MAX_PACKET, room, _FLAGS)
         if not packet:
             return
+        descriptors = _DESCRIPTORS.unpack(passed[0][2])
         share.give(int(packet))
         # A signal between the fork and the keeper's own blocking would end it.
-        linux.block_signals()
+        block()
         if fork() == 0:
             ends = Ends(*descriptors)
             os.dup2(ends.output, 1)
             os.dup2(ends.output, 2)
-            os.close(ends.output)
-            channel.close()
+            close(ends.output)
+            close(channel.detach())
             if not bare:
                 linux.replace_descriptors({0, 1, 2, exits, *descriptors})
             keep(ends, exits, lambda mine: be_worker(mine, lambda: target))
-        linux.unblock_signals()
+        unblock()
         for descriptor in descriptors:
-            os.close(descriptor)
+            close(descriptor)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,12 @@ _SIGSET_BYTES: Final = 128
 _OOM_STEP: Final = 100
 _FIRST_REAL_TIME: Final = 32
 _ALL_SIGNALS: Final = b"\xff" * _SIGSET_BYTES
+_BLOCK: Final = int(signal.SIG_BLOCK)
+_UNBLOCK: Final = int(signal.SIG_UNBLOCK)
+_fork: Final = _HELD.fork
+_fork.argtypes = ()
+_sigmask: Final = _HELD.pthread_sigmask
+_sigmask.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -44,7 +50,7 @@ def bare_fork() -> int:
     Only where the process has one thread, and for a child that runs none of the user's code: what a fork leaves to
     repair (locks, random generators, hooks of libraries) stays as it is.
     """
-    pid: int = _HELD.fork()
+    pid: int = _fork()
     if pid < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"fork: {os.strerror(number)}")
@@ -53,12 +59,12 @@ def bare_fork() -> int:
 
 def block_signals() -> None:
     """Be deaf to every signal that can be blocked. Python's own call would build a set of 64 enumerated numbers."""
-    _HELD.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS, None)
+    _sigmask(_BLOCK, _ALL_SIGNALS, None)
 
 
 def unblock_signals() -> None:
     """Hear every signal again."""
-    _HELD.pthread_sigmask(signal.SIG_UNBLOCK, _ALL_SIGNALS, None)
+    _sigmask(_UNBLOCK, _ALL_SIGNALS, None)
 
 
 def ignore_signal(number: int, ignored: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from snakepit import logs
@@ -16,18 +16,18 @@ CHECK_SECONDS: Final = 0.2
 _LIMIT_FRACTION: Final = 0.95
 # A kill by the kernel explains a death that becomes known within this time.
 _EXPLAINS_SECONDS: Final = 5.0
+# Looks in a row that wait for a worker that ends already.
+_MAX_WAITS: Final = 5
 
 
-def largest(workers: Iterable[WorkerProcess], measure: Callable[[list[int]], int] = private_bytes) -> tuple[int, int]:
-    """Return the slot of the worker with the largest private memory, and its bytes; (-1, 0) without workers."""
+def sizes(workers: Iterable[WorkerProcess]) -> dict[int, int]:
+    """Return the private memory of each slot's worker and of all that it started, in bytes."""
     processes = Processes()
-    sizes = [
-        (measure(processes.below(worker.keeper_pid)), worker.job.slot)
+    return {
+        worker.job.slot: private_bytes(processes.below(worker.keeper_pid))
         for worker in workers
         if worker.worker_pid and worker.status is None
-    ]
-    size, slot = max(sizes, default=(0, -1))
-    return slot, size
+    }
 
 
 class MemoryGuard:
@@ -41,6 +41,7 @@ class MemoryGuard:
         self._due = 0.0
         # The slot and nonce of the worker that was killed last, which frees its memory only when it is gone.
         self._killed: tuple[int, int] | None = None
+        self._waited = 0
         self._kills = memory.kills() if memory is not None else 0
         self._unexplained: deque[float] = deque(maxlen=256)
 
@@ -61,13 +62,19 @@ class MemoryGuard:
             slot, nonce = self._killed
             if slot in workers and workers[slot].job.nonce == nonce:
                 return None
-        slot, size = largest(workers.values())
-        if slot < 0:
+        measured = sizes(workers.values())
+        # One without memory is about to end, perhaps by the kernel's hand: what it frees may suffice, and the largest
+        # of the others has done no wrong.
+        ending = 0 in measured.values() and self._waited < _MAX_WAITS
+        if not measured or ending or self._memory.used(above=self._bound) <= self._bound:
+            self._waited += 1
             return None
+        self._waited = 0
+        slot = max(measured, key=lambda number: measured[number])
         self._killed = (slot, workers[slot].job.nonce)
         logs.write(
             "supervisor", "the container's memory is nearly used up; its largest worker is killed",
-            slot=slot, private_bytes=size, used_bytes=used, limit_bytes=self._memory.limit,
+            slot=slot, private_bytes=measured[slot], used_bytes=used, limit_bytes=self._memory.limit,
         )  # fmt: skip
         return slot
 
