@@ -32,16 +32,17 @@ func Replace(path, part, text string) error {
 
 // Plain is the result for a terminal.
 func Plain(r *Result) string {
+	return columns(measureRows(r), 0) + "\n" + columns(figureRows(r), 0)
+}
+
+// columns lines up rows.
+func columns(rows [][]string, flags uint) string {
 	var text strings.Builder
-	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	for _, row := range measureRows(r) {
-		fmt.Fprintln(table, strings.Join(row, "\t"))
+	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', flags)
+	for _, row := range rows {
+		_, _ = fmt.Fprintln(table, strings.Join(row, "\t")+"\t") // a strings.Builder takes everything
 	}
-	fmt.Fprintln(table)
-	for _, row := range figureRows(r) {
-		fmt.Fprintln(table, strings.Join(row, "\t"))
-	}
-	_ = table.Flush() // a strings.Builder takes everything
+	_ = table.Flush()
 	return text.String()
 }
 

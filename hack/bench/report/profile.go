@@ -53,33 +53,29 @@ func Profile(traces string, calls float64) string {
 		}
 		sums[place][kind] += s.spent
 	}
-	columns := []string{plainKind}
+	names := []string{plainKind}
 	for _, k := range kinds {
-		columns = append(columns, k.name)
+		names = append(names, k.name)
 	}
 	micros := func(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d.Microseconds())/max(calls, 1)) }
-	var text strings.Builder
-	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "\t"+strings.Join(columns, "\t")+"\tall\t")
+	rows := [][]string{slices.Concat([]string{""}, names, []string{"all"})}
 	bottom := map[string]time.Duration{}
-	var all time.Duration
-	for _, place := range slices.Sorted(maps.Keys(sums)) {
-		row, sum := []string{place}, time.Duration(0)
-		for _, c := range columns {
-			row = append(row, micros(sums[place][c]))
-			sum += sums[place][c]
-			bottom[c] += sums[place][c]
+	add := func(name string, by map[string]time.Duration) {
+		row, sum := []string{name}, time.Duration(0)
+		for _, c := range names {
+			row = append(row, micros(by[c]))
+			sum += by[c]
 		}
-		all += sum
-		fmt.Fprintln(table, strings.Join(append(row, micros(sum)), "\t")+"\t")
+		rows = append(rows, append(row, micros(sum)))
 	}
-	row := []string{"all"}
-	for _, c := range columns {
-		row = append(row, micros(bottom[c]))
+	for _, place := range slices.Sorted(maps.Keys(sums)) {
+		add(place, sums[place])
+		for kind, spent := range sums[place] {
+			bottom[kind] += spent
+		}
 	}
-	fmt.Fprintln(table, strings.Join(append(row, micros(all)), "\t")+"\t")
-	_ = table.Flush() // a strings.Builder takes everything
-	return text.String()
+	add("all", bottom)
+	return columns(rows, tabwriter.AlignRight)
 }
 
 // stack of a profile, leaf first.
