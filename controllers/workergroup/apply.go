@@ -102,8 +102,12 @@ func (r *Reconciler) deletePod(ctx context.Context, obs *observation, a plan.Del
 	return nil
 }
 
-// release lets the group go once the API server itself, not the cache, knows no pod of it in any phase.
+// release lets the group go once the API server itself, not the cache, knows no pod of it in any phase. A group that was let go before is
+// not written again.
 func (r *Reconciler) release(ctx context.Context, obs *observation, a plan.Release) error {
+	if held, err := r.Writer.Held(ctx, obs.group); err != nil || !held {
+		return err
+	}
 	if !a.Forced {
 		var left corev1.PodList
 		if err := r.Writer.Live.List(ctx, &left, client.InNamespace(obs.group.Namespace), client.MatchingLabels{v1alpha1.LabelGroupUID: string(obs.group.UID)}); err != nil {

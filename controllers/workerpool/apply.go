@@ -164,8 +164,12 @@ func (r *Reconciler) deleteGroup(ctx context.Context, obs *observation, a plan.D
 	return nil
 }
 
-// release lets the pool go once the API server itself, not the cache, knows nothing that carries its UID.
+// release lets the pool go once the API server itself, not the cache, knows nothing that carries its UID. A pool that was let go before is
+// not written again.
 func (r *Reconciler) release(ctx context.Context, pool *v1alpha1.WorkerPool) error {
+	if held, err := r.Writer.Held(ctx, pool); err != nil || !held {
+		return err
+	}
 	lists := []client.ObjectList{
 		&v1alpha1.WorkerGroupList{}, &corev1.PodList{}, &corev1.ServiceList{}, &corev1.ServiceAccountList{}, &rbacv1.RoleList{}, &rbacv1.RoleBindingList{},
 	}

@@ -179,6 +179,16 @@ func (w *Writer) SetFinalizer(ctx context.Context, obj client.Object, present bo
 	return nil
 }
 
+// Held says whether the API server itself still holds this very object by our finalizer. The cache may not have seen yet that the finalizer
+// was taken, and no ledger tells: what is released is soon gone, and would be remembered for ever.
+func (w *Writer) Held(ctx context.Context, obj client.Object) (bool, error) {
+	live := obj.DeepCopyObject().(client.Object)
+	if err := w.Live.Get(ctx, client.ObjectKeyFromObject(obj), live); err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	return live.GetUID() == obj.GetUID() && controllerutil.ContainsFinalizer(live, v1alpha1.Finalizer), nil
+}
+
 // Ended says that an error is a normal end: the namespace is going away, the object is gone, or somebody else was faster. The next event
 // starts the next look.
 func Ended(err error) bool {
