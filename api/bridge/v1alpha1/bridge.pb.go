@@ -2260,13 +2260,11 @@ type WorkerState struct {
 	Incarnation *Incarnation           `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	Proof       []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`
 	Sessions    []*Session             `protobuf:"bytes,3,rep,name=sessions,proto3" json:"sessions,omitempty"`
-	// A handler is running right now, and for how long.
+	// A handler is running right now, and for how long; of several, the oldest.
 	Busy   bool   `protobuf:"varint,4,opt,name=busy,proto3" json:"busy,omitempty"`
 	BusyMs uint64 `protobuf:"varint,5,opt,name=busy_ms,json=busyMs,proto3" json:"busy_ms,omitempty"`
 	// The epoch the running handler works for; 0 for none.
-	BusyEpoch uint64 `protobuf:"fixed64,6,opt,name=busy_epoch,json=busyEpoch,proto3" json:"busy_epoch,omitempty"`
-	// Version 2: every handler that runs; the fields above are those of the oldest.
-	Running       []*RunningCall `protobuf:"bytes,7,rep,name=running,proto3" json:"running,omitempty"`
+	BusyEpoch     uint64 `protobuf:"fixed64,6,opt,name=busy_epoch,json=busyEpoch,proto3" json:"busy_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2339,65 +2337,6 @@ func (x *WorkerState) GetBusyMs() uint64 {
 func (x *WorkerState) GetBusyEpoch() uint64 {
 	if x != nil {
 		return x.BusyEpoch
-	}
-	return 0
-}
-
-func (x *WorkerState) GetRunning() []*RunningCall {
-	if x != nil {
-		return x.Running
-	}
-	return nil
-}
-
-type RunningCall struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Milliseconds  uint64                 `protobuf:"varint,1,opt,name=milliseconds,proto3" json:"milliseconds,omitempty"`
-	Epoch         uint64                 `protobuf:"fixed64,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RunningCall) Reset() {
-	*x = RunningCall{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[27]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RunningCall) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RunningCall) ProtoMessage() {}
-
-func (x *RunningCall) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[27]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RunningCall.ProtoReflect.Descriptor instead.
-func (*RunningCall) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{27}
-}
-
-func (x *RunningCall) GetMilliseconds() uint64 {
-	if x != nil {
-		return x.Milliseconds
-	}
-	return 0
-}
-
-func (x *RunningCall) GetEpoch() uint64 {
-	if x != nil {
-		return x.Epoch
 	}
 	return 0
 }
@@ -2574,7 +2513,7 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\brestarts\x18\x04 \x03(\v27.snakepit.bridge.v1alpha1.SupervisorState.RestartsEntryR\brestarts\x1a;\n" +
 	"\rRestartsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xb8\x02\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xf7\x01\n" +
 	"\vWorkerState\x12G\n" +
 	"\vincarnation\x18\x01 \x01(\v2%.snakepit.bridge.v1alpha1.IncarnationR\vincarnation\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\x12=\n" +
@@ -2582,11 +2521,7 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\x04busy\x18\x04 \x01(\bR\x04busy\x12\x17\n" +
 	"\abusy_ms\x18\x05 \x01(\x04R\x06busyMs\x12\x1d\n" +
 	"\n" +
-	"busy_epoch\x18\x06 \x01(\x06R\tbusyEpoch\x12?\n" +
-	"\arunning\x18\a \x03(\v2%.snakepit.bridge.v1alpha1.RunningCallR\arunning\"G\n" +
-	"\vRunningCall\x12\"\n" +
-	"\fmilliseconds\x18\x01 \x01(\x04R\fmilliseconds\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x06R\x05epoch*R\n" +
+	"busy_epoch\x18\x06 \x01(\x06R\tbusyEpoch*R\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tROLE_DATA\x10\x01\x12\x10\n" +
@@ -2626,7 +2561,7 @@ func file_bridge_v1alpha1_bridge_proto_rawDescGZIP() []byte {
 }
 
 var file_bridge_v1alpha1_bridge_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_bridge_v1alpha1_bridge_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_bridge_v1alpha1_bridge_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_bridge_v1alpha1_bridge_proto_goTypes = []any{
 	(Role)(0),               // 0: snakepit.bridge.v1alpha1.Role
 	(ToolKind)(0),           // 1: snakepit.bridge.v1alpha1.ToolKind
@@ -2660,9 +2595,8 @@ var file_bridge_v1alpha1_bridge_proto_goTypes = []any{
 	(*Session)(nil),         // 29: snakepit.bridge.v1alpha1.Session
 	(*SupervisorState)(nil), // 30: snakepit.bridge.v1alpha1.SupervisorState
 	(*WorkerState)(nil),     // 31: snakepit.bridge.v1alpha1.WorkerState
-	(*RunningCall)(nil),     // 32: snakepit.bridge.v1alpha1.RunningCall
-	nil,                     // 33: snakepit.bridge.v1alpha1.FinishInfo.InfoEntry
-	nil,                     // 34: snakepit.bridge.v1alpha1.SupervisorState.RestartsEntry
+	nil,                     // 32: snakepit.bridge.v1alpha1.FinishInfo.InfoEntry
+	nil,                     // 33: snakepit.bridge.v1alpha1.SupervisorState.RestartsEntry
 }
 var file_bridge_v1alpha1_bridge_proto_depIdxs = []int32{
 	0,  // 0: snakepit.bridge.v1alpha1.Hello.role:type_name -> snakepit.bridge.v1alpha1.Role
@@ -2673,7 +2607,7 @@ var file_bridge_v1alpha1_bridge_proto_depIdxs = []int32{
 	1,  // 5: snakepit.bridge.v1alpha1.Tool.kind:type_name -> snakepit.bridge.v1alpha1.ToolKind
 	2,  // 6: snakepit.bridge.v1alpha1.Goodbye.reason:type_name -> snakepit.bridge.v1alpha1.GoodbyeReason
 	12, // 7: snakepit.bridge.v1alpha1.CallInfo.metadata:type_name -> snakepit.bridge.v1alpha1.Metadatum
-	33, // 8: snakepit.bridge.v1alpha1.FinishInfo.info:type_name -> snakepit.bridge.v1alpha1.FinishInfo.InfoEntry
+	32, // 8: snakepit.bridge.v1alpha1.FinishInfo.info:type_name -> snakepit.bridge.v1alpha1.FinishInfo.InfoEntry
 	15, // 9: snakepit.bridge.v1alpha1.FinishInfo.violations:type_name -> snakepit.bridge.v1alpha1.FieldViolation
 	12, // 10: snakepit.bridge.v1alpha1.FinishInfo.trailers:type_name -> snakepit.bridge.v1alpha1.Metadatum
 	12, // 11: snakepit.bridge.v1alpha1.FinishInfo.headers:type_name -> snakepit.bridge.v1alpha1.Metadatum
@@ -2700,15 +2634,14 @@ var file_bridge_v1alpha1_bridge_proto_depIdxs = []int32{
 	31, // 32: snakepit.bridge.v1alpha1.SupervisorState.workers:type_name -> snakepit.bridge.v1alpha1.WorkerState
 	26, // 33: snakepit.bridge.v1alpha1.SupervisorState.adapter:type_name -> snakepit.bridge.v1alpha1.AdapterState
 	27, // 34: snakepit.bridge.v1alpha1.SupervisorState.drain:type_name -> snakepit.bridge.v1alpha1.DrainRequested
-	34, // 35: snakepit.bridge.v1alpha1.SupervisorState.restarts:type_name -> snakepit.bridge.v1alpha1.SupervisorState.RestartsEntry
+	33, // 35: snakepit.bridge.v1alpha1.SupervisorState.restarts:type_name -> snakepit.bridge.v1alpha1.SupervisorState.RestartsEntry
 	5,  // 36: snakepit.bridge.v1alpha1.WorkerState.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
 	29, // 37: snakepit.bridge.v1alpha1.WorkerState.sessions:type_name -> snakepit.bridge.v1alpha1.Session
-	32, // 38: snakepit.bridge.v1alpha1.WorkerState.running:type_name -> snakepit.bridge.v1alpha1.RunningCall
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_bridge_v1alpha1_bridge_proto_init() }
@@ -2734,7 +2667,7 @@ func file_bridge_v1alpha1_bridge_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bridge_v1alpha1_bridge_proto_rawDesc), len(file_bridge_v1alpha1_bridge_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   30,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
