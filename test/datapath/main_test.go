@@ -17,6 +17,9 @@ import (
 // routerTags are build tags for the router under test: a seeded bug that the suite must catch.
 var routerTags = os.Getenv("ROUTER_TAGS")
 
+// seededBug is a bug for the workers that the suite must catch: one of worker-image/tests/seeded.
+var seededBug = os.Getenv("DATAPATH_SEEDED_BUG")
+
 // seed of every random choice; DATAPATH_SEED replays a run.
 var seed = func() uint64 {
 	n, err := strconv.ParseUint(os.Getenv("DATAPATH_SEED"), 10, 64)
