@@ -8,6 +8,7 @@ import (
 	"github.com/snakepit-k8s/snakepit/router/bridge"
 	"github.com/snakepit-k8s/snakepit/router/dispatch"
 	"github.com/snakepit-k8s/snakepit/router/front"
+	"github.com/snakepit-k8s/snakepit/router/seeded"
 	"github.com/snakepit-k8s/snakepit/router/session"
 )
 
@@ -256,7 +257,7 @@ func (c *call) CallEnded(end bridge.End) (again bool) {
 		again = true
 		c.wait(now)
 		p.d.Recalled(&c.d, now)
-	case end.Kind == bridge.NotStarted && !c.released && !c.late:
+	case (end.Kind == bridge.NotStarted || seeded.RepeatAccepted && end.Kind == bridge.MaybeExecuted) && !c.released && !c.late:
 		again = true
 		c.wait(now)
 		p.d.NotStarted(&c.d, true, now)
