@@ -201,8 +201,10 @@ type answer struct {
 	err     error
 }
 
+func (a answer) status() *status.Status { return status.Convert(a.err) }
+
 func (a answer) info() *errdetails.ErrorInfo {
-	for _, d := range status.Convert(a.err).Details() {
+	for _, d := range a.status().Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok {
 			return info
 		}
