@@ -66,7 +66,7 @@ var routerBinary = sync.OnceValues(func() (string, error) {
 })
 
 // report writes the figures of one test and fails it where one is beyond its bound. void says why nothing was shown, or is empty.
-func report(t *testing.T, id, void string, runs int, figures ...fixture.Figure) {
+func report(t testing.TB, id, void string, runs int, figures ...fixture.Figure) {
 	t.Helper()
 	if void != "" {
 		t.Errorf("%s is void: %s", id, void)
