@@ -156,7 +156,7 @@ func TestS4RouterKilledUnderLoad(t *testing.T) {
 	}
 	pids := s.workers(workers)
 	burned := make(chan answer, 1)
-	go func() { burned <- s.call("burn", arguments{"seconds": number(4)}) }()
+	go func() { burned <- s.call("burn_at_once", arguments{"seconds": number(4)}) }()
 	l := s.load("s4", 4, 0.1)
 	lost, stale, newest, slowest := 0, 0, int64(0), time.Duration(0)
 	for k := range kills {

@@ -177,3 +177,13 @@ class Faulty(Adapter):
         mutex = ctypes.create_string_buffer(128)
         library.pthread_mutex_lock(mutex)
         library.pthread_mutex_lock(mutex)
+
+    @tool
+    def burn_at_once(self, seconds: float) -> float:
+        """Hold the interpreter in a single C call of about so long, without a moment for another thread."""
+        begin, n = time.monotonic(), 5_000_000
+        sum(range(n))
+        per_second = n / (time.monotonic() - begin)
+        begin = time.monotonic()
+        sum(range(int(per_second * seconds)))
+        return time.monotonic() - begin
