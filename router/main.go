@@ -7,14 +7,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/go-logr/zapr"
 	"go.uber.org/zap"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
-	"github.com/snakepit-k8s/snakepit/router/front"
 )
 
 // version is set by the linker.
@@ -74,19 +72,6 @@ func parseOptions(args []string) (options, error) {
 
 // localPod stands for the pod where there is none.
 const localPod = "local"
-
-// gcPercent lets the heap grow to five times what lives in it: that is little in a router, and collecting it at the default costs a tenth of its time.
-const gcPercent = 400
-
-// tuneMemory sets what GOGC and GOMEMLIMIT do not: the collector works harder as the container's limit comes near.
-func tuneMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-	if limit := front.MemoryLimit(); os.Getenv("GOMEMLIMIT") == "" && limit > 0 {
-		debug.SetMemoryLimit(limit / 10 * 9)
-	}
-}
 
 func main() {
 	o, err := parseOptions(os.Args[1:])

@@ -152,6 +152,13 @@ func (c *Call) Recv(ctx context.Context) (Part, error) {
 	}
 }
 
+// Accepted reports that the worker has begun the call.
+func (c *Call) Accepted() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state == callAccepted || c.state == callAnswering
+}
+
 // Untouched reports that nothing of an answer was handed out.
 func (c *Call) Untouched() bool {
 	c.mu.Lock()

@@ -301,6 +301,12 @@ func (c *caller) forwardOne(ctx context.Context, exchange Exchange, size int, co
 func (c *caller) deliver(ctx context.Context, exchange Exchange) error {
 	for {
 		reply, err := exchange.Recv(ctx)
+		if reply.Consumed {
+			c.call.Request.Free()
+			c.call.Request = nil
+			c.server.budget.give(c.held)
+			c.held = 0
+		}
 		if reply.HasMessage || reply.Headers != nil || errors.Is(err, io.EOF) {
 			if headerErr := c.greet(exchange, reply.Headers, reply.Flush || reply.HasMessage); headerErr != nil {
 				reply.Message.Free()

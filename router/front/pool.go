@@ -33,7 +33,7 @@ type Exchange interface {
 	Wait(ctx context.Context) error
 	// Declared is what the worker that has the call offers.
 	Declared() *Declared
-	// Start writes a call that waited: its Target, Way, ClientStream and Request are set by now. What belongs to the request is not freed before Release.
+	// Start writes a call that waited: its Target, Way, ClientStream and Request are set by now. What belongs to the request is not freed before Release, or before a Reply says Consumed.
 	Start(ctx context.Context) error
 	// Send writes one message of a ClientStream's request; CloseSend ends it. io.EOF says that no more is wanted.
 	Send(ctx context.Context, message mem.BufferSlice) error
@@ -57,6 +57,8 @@ type Reply struct {
 	HasMessage bool
 	// Trailers beside io.EOF.
 	Trailers metadata.MD
+	// Consumed says, once and alone, that a large request is not needed any more: it is with the worker and would not be repeated.
+	Consumed bool
 }
 
 // Way is how a call names what it wants.

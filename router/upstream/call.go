@@ -35,6 +35,7 @@ type call struct {
 	pieces [][]byte // of the request, where it is one message
 	piece  [1][]byte
 	size   int
+	sum    string // stands for the pieces once they are consumed
 	cause  uint16 // of the Cancel to send when the caller goes
 
 	at     atomic.Uint32 // phase; written under Pool.mu
@@ -239,6 +240,9 @@ func (c *call) abandon(now time.Time) {
 
 // CallAccepted implements bridge.Observer.
 func (c *call) CallAccepted() {
+	if c.size > bridge.MaxQueued {
+		c.poke() // the request may be consumed
+	}
 	if c.d.Life == nil && !c.ahead {
 		return // dispatch has the time at which the slot became the call's own
 	}

@@ -162,6 +162,11 @@ func TestALargeRequestIsRepeatedWhole(t *testing.T) {
 			return
 		}
 		reply, err := x.Recv(s.ctx)
+		if !reply.Consumed {
+			got <- result{err: errors.New("the request is kept though nobody would repeat it")}
+			return
+		}
+		reply, err = x.Recv(s.ctx)
 		got <- result{data: reply.Message.Materialize(), err: err}
 	}()
 	first.Data.Expect(bridge.KindCall)
@@ -248,7 +253,7 @@ func TestARequestThatKilledTwoWorkersIsRefused(t *testing.T) {
 
 // blocked says that the request of call is quarantined.
 func (s *scene) blocked() bool {
-	c := &call{ask: &front.Call{Target: "echo"}, pieces: [][]byte{[]byte("request")}}
+	c := &call{ask: &front.Call{Target: "echo"}, pieces: [][]byte{[]byte("request")}, size: len("request")}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, blocked := s.quarantine.Blocked(c.requestKey(), s.now())

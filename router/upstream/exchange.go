@@ -15,7 +15,10 @@ import (
 	"github.com/snakepit-k8s/snakepit/router/front"
 )
 
-// Buffers lends the memory of answers from grpc's pool: grpc gives it back once an answer is on its way.
+// pool has the sizes of frames: grpc's own goes from 32 KiB to 1 MiB, four times what the largest frame needs.
+var pool = mem.NewTieredBufferPool(2<<10, 4<<10, 16<<10, 64<<10, bridge.MaxPayload)
+
+// Buffers lends the memory of answers: grpc gives it back once an answer is on its way.
 type Buffers struct{}
 
 // Get returns memory of that length.
@@ -24,13 +27,13 @@ func (Buffers) Get(n int) *[]byte {
 		b := make([]byte, n)
 		return &b
 	}
-	return mem.DefaultBufferPool().Get(n)
+	return pool.Get(n)
 }
 
 // Put takes memory back.
 func (Buffers) Put(b *[]byte) {
 	if !mem.IsBelowBufferPoolingThreshold(cap(*b)) {
-		mem.DefaultBufferPool().Put(b)
+		pool.Put(b)
 	}
 }
 
@@ -98,6 +101,9 @@ func (c *call) Recv(ctx context.Context) (front.Reply, error) {
 		if err := c.sendRest(ctx); err != nil {
 			return front.Reply{}, c.gone(err)
 		}
+		if c.consume() {
+			return front.Reply{Consumed: true}, nil
+		}
 		if part, ok := c.wire.Poll(); ok {
 			if c.ask.Stream {
 				c.active.Store(c.pool.clock.Load())
@@ -113,6 +119,18 @@ func (c *call) Recv(ctx context.Context) (front.Reply, error) {
 			return front.Reply{}, c.gone(ctx.Err())
 		}
 	}
+}
+
+// consume lets a large request go once it is with a worker that has begun it, and nobody would repeat it.
+func (c *call) consume() bool {
+	if c.size <= bridge.MaxQueued || c.sum != "" || c.ask.ClientStream || c.ask.Idempotent || !c.wire.Accepted() {
+		return false
+	}
+	sum := c.payloadSum()
+	c.pool.mu.Lock()
+	c.sum, c.pieces = sum, nil
+	c.pool.mu.Unlock()
+	return true
 }
 
 // gone notes why the caller leaves.
@@ -151,9 +169,9 @@ func toBuffers(m *bridge.Message) mem.BufferSlice {
 		return mem.BufferSlice{}
 	}
 	b := make(mem.BufferSlice, 0, 1+len(m.More))
-	b = append(b, mem.NewBuffer(m.First, mem.DefaultBufferPool()))
+	b = append(b, mem.NewBuffer(m.First, pool))
 	for _, more := range m.More {
-		b = append(b, mem.NewBuffer(more, mem.DefaultBufferPool()))
+		b = append(b, mem.NewBuffer(more, pool))
 	}
 	return b
 }
