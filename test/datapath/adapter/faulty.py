@@ -22,6 +22,9 @@ def _note(text: str) -> None:
 class Faulty(Adapter):
     """Tools for every fault."""
 
+    # Calls of one session run one at a time, and nothing else is shared.
+    thread_safe = True
+
     def session_start(self, ctx: Context) -> None:
         assert ctx.session is not None
         ctx.session.state.count = 0
@@ -112,3 +115,13 @@ class Faulty(Adapter):
     def pid(self) -> int:
         """Return the process id."""
         return os.getpid()
+
+    @tool
+    def size(self, payload: bytes) -> int:
+        """Return how many bytes came."""
+        return len(payload)
+
+    @tool
+    def nap(self, seconds: float) -> None:
+        """Sleep in one piece: what a call of known length is made of."""
+        time.sleep(seconds)
