@@ -19,7 +19,7 @@ GEN_TOOL := go tool -modfile=hack/tools/gen/go.mod
 BUF_BASE ?= HEAD
 BUF := go tool -modfile=hack/tools/buf/go.mod buf
 GOLANGCI := go tool -modfile=hack/tools/lint/go.mod golangci-lint
-UNIT_PACKAGES = $$(go list ./... | grep -v -e /test/e2e -e /test/faults -e /test/apiserver)
+UNIT_PACKAGES = $$(go list ./... | grep -v -e /test/e2e -e /test/faults -e /test/apiserver -e /test/datapath)
 
 ifeq ($(CLUSTER),local)
 KUBECONFIG := $(CURDIR)/.cluster/kubeconfig
@@ -131,6 +131,22 @@ test-apiserver: ## Operator and router against a real etcd and kube-apiserver
 faults: ## Crash at every write (R1), on a real API server; FAULTS=all for every point
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" hack/faults.sh
 
+.PHONY: datapath-faults
+datapath-faults: $(VENV_READY) ## Faults on the whole data path: router, supervisor, workers, callers (S, F2); DATAPATH_SEED=n
+	FIGURES="$$PWD/out/figures.jsonl" go test -race -count=1 -v -timeout 30m ./test/datapath | { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
+
+.PHONY: soak
+soak: $(VENV_READY) ## Mixed load with kills for SOAK (30m): no failure, no growth (S14)
+	FIGURES="$$PWD/out/figures.jsonl" SOAK=$(or $(SOAK),30m) go test -count=1 -v -timeout 90m -run '^TestS14' ./test/datapath
+
+.PHONY: seeded
+seeded: ## Build bugs into the router that its tests must catch
+	@hack/seeded.sh
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZ_TIME (30s) each
+	@hack/fuzz.sh
+
 .PHONY: bench
 bench: $(VENV_READY) ## Compare with plain grpcio and write docs/benchmarks.md; BASELINE=commit, BENCH_QUICK=1 (a look, 2 min)
 	@go run ./hack/bench --docs docs/benchmarks.md $(if $(BASELINE),--baseline $(BASELINE))
@@ -144,7 +160,7 @@ bench-peers: $(VENV_READY) ## Ray Serve and LitServe, newest, in an environment 
 	@go run ./hack/bench/peers --docs docs/benchmarks.md
 
 .PHONY: figures
-figures: ## Print the figures that make faults and make bench left, as a table; fails when one is beyond its bound
+figures: ## Print the figures that the fault suites, the soak and make bench left, as a table; fails when one is beyond its bound
 	@go run ./hack/figures
 
 .PHONY: test-e2e

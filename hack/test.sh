@@ -33,8 +33,12 @@ stage "generated files" make verify
 stage "lint" make lint
 stage "python tests" make test-python
 stage "go unit tests" make test-unit
+stage "seeded bugs of the router" make seeded
+stage "fuzz" make fuzz
 stage "api server tests" make test-apiserver
 stage "faults: crash at every write" make faults
+stage "faults: data path" make datapath-faults
+stage "soak" make soak SOAK=3m
 if [ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ] && [ "${CLUSTER:-local}" = local ]; then
   stage "local cluster leaves nothing" env SNAKEPIT_CLUSTER_TEST=1 go -C hack/local-cluster test -count=1 ./...
 fi

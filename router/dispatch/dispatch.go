@@ -220,6 +220,9 @@ func (d *Dispatcher) room(c *Call, now time.Time) (Refusal, bool) {
 	}
 	if d.queued >= d.settings.MaxLength {
 		newest := d.tenants.Evict(c.tenant, d.settings.MaxLength)
+		if newest == nil && c.Life != nil && holder(c.Life) != nil { // a new session gives way to a bound one
+			newest = d.fresh.Last(c.tenant)
+		}
 		if newest == nil {
 			return Refusal{Reason: QueueFull, Wait: d.waitHint(d.queued), Limit: d.settings.MaxLength}, false
 		}

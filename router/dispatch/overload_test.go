@@ -93,6 +93,28 @@ func TestBoundSessionsComeBeforeNewOnesWhichStillCome(t *testing.T) {
 	}
 }
 
+func TestANewSessionGivesWayToABoundOneWhenTheQueueIsFull(t *testing.T) {
+	s := tell(t, 1, 1, func(s *Settings) { s.MaxLength = 3 })
+	c := s.in("old", "old0")
+	for i := range 3 {
+		s.in(fmt.Sprint("new", i), fmt.Sprint("new", i))
+	}
+	s.expect("run old0@0")
+	s.in("old", "old1")
+	s.in("new3", "new3")
+	s.call("any")
+	full := func(id string) string { return fmt.Sprintf("refuse %s %d", id, QueueFull) }
+	s.expect(full("new2"), full("new3"), full("any"))
+	s.finished(c)
+	s.expect("run old1@0")
+	for range 2 {
+		s.finished(s.worker(0).active.head)
+	}
+	if f := s.d.Facts(); f.Queued != 0 || f.Running != 1 {
+		t.Fatalf("%+v", f)
+	}
+}
+
 func TestWhatCannotMeetItsDeadlineIsRefusedAtOnce(t *testing.T) {
 	s := tell(t, 2, 1, nil)
 	in := func(d time.Duration) *Call { return s.admit(Call{Deadline: s.now.Add(d)}) }

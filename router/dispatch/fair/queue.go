@@ -28,6 +28,14 @@ func (e *entry) before(o *entry) bool {
 // Len counts the items.
 func (q *Queue) Len() int { return q.n }
 
+// Last is the item of the tenant that would be served last of its items here, or nil.
+func (q *Queue) Last(t *Tenant) *Item {
+	if e := q.by[t]; e != nil {
+		return e.tail
+	}
+	return nil
+}
+
 // Queue that holds the item, or nil.
 func (x *Item) Queue() *Queue { return x.queue }
 

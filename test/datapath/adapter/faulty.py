@@ -34,6 +34,9 @@ class Deadly:
 class Faulty(Adapter):
     """Tools for every fault."""
 
+    # Calls of one session run one at a time, and nothing else is shared.
+    thread_safe = True
+
     def session_start(self, ctx: Context) -> None:
         assert ctx.session is not None
         ctx.session.state.count = 0
@@ -187,3 +190,13 @@ class Faulty(Adapter):
         begin = time.monotonic()
         sum(range(int(per_second * seconds)))
         return time.monotonic() - begin
+
+    @tool
+    def size(self, payload: bytes) -> int:
+        """Return how many bytes came."""
+        return len(payload)
+
+    @tool
+    def nap(self, seconds: float) -> None:
+        """Sleep in one piece: what a call of known length is made of."""
+        time.sleep(seconds)
