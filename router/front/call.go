@@ -126,7 +126,7 @@ func (c *caller) run(way Way) error {
 	return c.deliver(c.ctx, exchange)
 }
 
-// announced waits for the begin of the one message of the request, and takes room for it.
+// announced waits for the begin of the one message of the request. Room for it is taken by claim.
 func (c *caller) announced() (size int, compressed bool, err error) {
 	size, compressed, err = c.in.next()
 	if errors.Is(err, io.EOF) {
@@ -138,11 +138,16 @@ func (c *caller) announced() (size int, compressed bool, err error) {
 	if limit := c.server.pool.MaxMessageBytes(); int64(size) > limit {
 		return 0, false, tooLarge(limit, int64(size))
 	}
+	return size, compressed, nil
+}
+
+// claim takes room for the request, until the call ends or the request is used up.
+func (c *caller) claim(size int) error {
 	if err := c.server.budget.take(c.ctx, int64(size), c.server.pool.QueueTimeout()); err != nil {
-		return 0, false, err
+		return err
 	}
 	c.held = int64(size)
-	return size, compressed, nil
+	return nil
 }
 
 // noRequest is said as a gRPC server of Python says it, for methods.
@@ -153,13 +158,18 @@ func (c *caller) noRequest() error {
 	return &Failure{Plain: true, Code: codes.Unimplemented, Message: fmt.Sprintf("%q requires exactly one request message.", c.call.Target)}
 }
 
-// early reads a small request before the call is admitted, and finds out what it is for.
+// early takes room for a request. A small one is read before the call is admitted, which tells what it is for; it has its room in the stream's
+// window meanwhile, so that a caller that does not send it takes none from others.
 func (c *caller) early(size int, compressed bool) error {
 	if size > readAhead || compressed {
-		return nil
+		return c.claim(size)
 	}
 	body, err := c.in.body(size, false, 0)
 	if err != nil {
+		return err
+	}
+	if err := c.claim(size); err != nil {
+		body.Free()
 		return err
 	}
 	c.call.Request = body
@@ -193,10 +203,13 @@ func (c *caller) late(exchange Exchange, size int, compressed, resolved bool) er
 			if size, compressed, err = c.announced(); err != nil {
 				return err
 			}
+			if err := c.claim(size); err != nil {
+				return err
+			}
 		}
 	}
 	if !c.call.ClientStream && c.call.Request == nil {
-		body, err := c.in.body(size, compressed, c.server.pool.MaxMessageBytes())
+		body, err := c.in.bodyWithin(c.server.patience, size, compressed, c.server.pool.MaxMessageBytes())
 		if err != nil {
 			return err
 		}
@@ -251,7 +264,7 @@ func (c *caller) both(exchange Exchange) error {
 	}()
 	err := c.deliver(ctx, exchange)
 	if cause := context.Cause(ctx); errors.Is(err, context.Canceled) && c.ctx.Err() == nil && cause != nil {
-		return cause // the request could not be read
+		return begun(cause) // the request could not be read
 	}
 	return err
 }
@@ -285,15 +298,24 @@ func (c *caller) forwardOne(ctx context.Context, exchange Exchange, size int, co
 	if int64(size) > limit {
 		return tooLarge(limit, int64(size))
 	}
+	small := size <= readAhead && !compressed
+	var body mem.BufferSlice
+	defer func() { body.Free() }()
+	var err error
+	if small { // it has its room in the stream's window until it came
+		if body, err = c.in.body(size, false, 0); err != nil {
+			return err
+		}
+	}
 	if err := c.server.budget.take(ctx, int64(size), c.server.pool.QueueTimeout()); err != nil {
 		return err
 	}
 	defer c.server.budget.give(int64(size))
-	body, err := c.in.body(size, compressed, limit)
-	if err != nil {
-		return err
+	if !small {
+		if body, err = c.in.bodyWithin(c.server.patience, size, compressed, limit); err != nil {
+			return err
+		}
 	}
-	defer body.Free()
 	return exchange.Send(ctx, body)
 }
 
@@ -350,30 +372,11 @@ func (c *caller) greet(exchange Exchange, own metadata.MD, now bool) error {
 // read receives the one request message of a small method.
 func (c *caller) read() (mem.BufferSlice, error) {
 	size, compressed, err := c.announced()
+	if err == nil {
+		err = c.claim(size)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return c.in.body(size, compressed, c.server.pool.MaxMessageBytes())
-}
-
-func tooLarge(limit, size int64) *Failure {
-	return &Failure{
-		Reason:  ReasonMessageTooLarge,
-		Message: fmt.Sprintf("the request has %d bytes or more; calls.maxMessageBytes allows %d", size, limit),
-		Info:    map[string]string{"limit": fmt.Sprint(limit), "size": fmt.Sprint(size)},
-	}
-}
-
-// contextStatus is what a caller sees of its own deadline or cancellation.
-func contextStatus(err error) error {
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return status.Error(codes.DeadlineExceeded, "the caller's deadline passed")
-	case errors.Is(err, context.Canceled):
-		return status.Error(codes.Canceled, "the caller cancelled")
-	}
-	if _, ok := status.FromError(err); ok {
-		return err
-	}
-	return status.Error(codes.Internal, clip(err.Error(), maxMessageBytes))
+	return c.in.bodyWithin(c.server.patience, size, compressed, c.server.pool.MaxMessageBytes())
 }

@@ -1,6 +1,8 @@
 package front
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -217,6 +219,48 @@ func (f *Failure) trailer(requestID string) metadata.MD {
 		md.Set(keyPushback, strconv.FormatInt(f.Wait.Milliseconds(), 10))
 	}
 	return metadata.Join(md, f.Trailers)
+}
+
+// RequestTimeout bounds the time that a reserved worker, and room for the message, wait for a caller's request.
+const RequestTimeout = 10 * time.Second
+
+// LateRequest is the failure of a call whose message took longer.
+func LateRequest() *Failure {
+	return &Failure{
+		Code: codes.DeadlineExceeded, Reason: ReasonQueueTimeout,
+		Message: "the request did not arrive within " + RequestTimeout.String() + " of its admission",
+	}
+}
+
+func tooLarge(limit, size int64) *Failure {
+	return &Failure{
+		Reason:  ReasonMessageTooLarge,
+		Message: fmt.Sprintf("the request has %d bytes or more; calls.maxMessageBytes allows %d", size, limit),
+		Info:    map[string]string{"limit": fmt.Sprint(limit), "size": fmt.Sprint(size)},
+	}
+}
+
+// contextStatus is what a caller sees of its own deadline or cancellation.
+func contextStatus(err error) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, "the caller's deadline passed")
+	case errors.Is(err, context.Canceled):
+		return status.Error(codes.Canceled, "the caller cancelled")
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	return status.Error(codes.Internal, clip(err.Error(), maxMessageBytes))
+}
+
+// begun adds to a failure that the handler may have run by then.
+func begun(err error) error {
+	var failure *Failure
+	if errors.As(err, &failure) && failure.Execution == "" {
+		failure.Execution = MaybeExecuted
+	}
+	return err
 }
 
 func invalid(field, format string, args ...any) *Failure {

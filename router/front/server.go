@@ -47,6 +47,7 @@ type Server struct {
 	grpc     *grpc.Server
 	health   *health.Server
 	budget   *budget
+	patience time.Duration // RequestTimeout, but in tests
 }
 
 // Option changes a Server.
@@ -60,7 +61,7 @@ func MessageBudget(bytes int64) Option {
 
 // New makes a server that serves once Serve is called.
 func New(pool Pool, observer Observer, now Clock, options ...Option) *Server {
-	s := &Server{pool: pool, observer: observer, now: now, health: health.NewServer()}
+	s := &Server{pool: pool, observer: observer, now: now, health: health.NewServer(), patience: RequestTimeout}
 	for _, option := range append([]Option{MessageBudget(DefaultBudget())}, options...) {
 		option(s)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -129,6 +130,27 @@ func (r *reader) body(size int, compressed bool, limit int64) (mem.BufferSlice, 
 	}
 	defer data.Free()
 	return inflate(data, r.in.RecvCompress(), limit)
+}
+
+// bodyWithin is body for a message that a worker and room are held for: a caller that does not send it in time loses both.
+func (r *reader) bodyWithin(d time.Duration, size int, compressed bool, limit int64) (mem.BufferSlice, error) {
+	type read struct {
+		data mem.BufferSlice
+		err  error
+	}
+	done := make(chan read, 1) // what comes too late is left to the collector
+	go func() {                // ends with the stream at the latest, and the caller of bodyWithin ends that
+		data, err := r.body(size, compressed, limit)
+		done <- read{data, err}
+	}()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case got := <-done:
+		return got.data, got.err
+	case <-timer.C:
+		return nil, LateRequest()
+	}
 }
 
 func inflate(data mem.BufferSlice, name string, limit int64) (mem.BufferSlice, error) {

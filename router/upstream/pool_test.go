@@ -330,7 +330,7 @@ func TestASilentCallerLosesItsSlot(t *testing.T) {
 	if err := silent.Wait(s.ctx); err != nil {
 		t.Fatal(err)
 	}
-	later := s.now().Add(requestTimeout + time.Second)
+	later := s.now().Add(front.RequestTimeout + time.Second)
 	s.mu.Lock()
 	s.running.head.expectRequest(later)
 	s.unlock()

@@ -7,8 +7,6 @@ import (
 	"reflect"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/router/bridge"
 	"github.com/snakepit-k8s/snakepit/router/dispatch"
@@ -105,18 +103,12 @@ func (p *Pool) Used(w *bridge.Worker, privateBytes uint64) {
 	p.unlock()
 }
 
-// requestTimeout bounds the time that a reserved worker waits for the caller's message.
-const requestTimeout = 10 * time.Second
-
 // expectRequest gives the slot to others when the caller does not send its message; under Pool.mu.
 func (c *call) expectRequest(now time.Time) {
-	if now.Sub(c.since) < requestTimeout {
+	if now.Sub(c.since) < front.RequestTimeout {
 		return
 	}
-	c.failure = &front.Failure{
-		Code: codes.DeadlineExceeded, Reason: front.ReasonQueueTimeout,
-		Message: "the request did not arrive within " + requestTimeout.String() + " after a worker was reserved for it",
-	}
+	c.failure = front.LateRequest()
 	c.abandon(now)
 }
 

@@ -25,8 +25,7 @@ type cable struct {
 	target string // the router's socket; empty while there is none
 	ends   map[net.Conn]bool
 	cuts   []*cut
-	seen   map[bridge.Kind]int // frames that were passed on or cut
-	forge  func(frame []byte)  // may change a Call
+	forge  func(frame []byte) // may change a Call
 }
 
 // cut is one place at which the cable breaks, once.
@@ -46,7 +45,7 @@ func newCable(t testing.TB) *cable {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	c := &cable{t: t, path: filepath.Join(dir, "cable.sock"), ends: map[net.Conn]bool{}, seen: map[bridge.Kind]int{}}
+	c := &cable{t: t, path: filepath.Join(dir, "cable.sock"), ends: map[net.Conn]bool{}}
 	if c.listen, err = net.Listen("unix", c.path); err != nil {
 		t.Fatal(err)
 	}
@@ -95,12 +94,6 @@ func (c *cable) forgeCalls(forge func(frame []byte)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.forge = forge
-}
-
-func (c *cable) frames(kind bridge.Kind) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.seen[kind]
 }
 
 // cutAll breaks every connection, and returns their number.
@@ -211,11 +204,10 @@ func (l *line) breakAt(at *cut, frame []byte, to net.Conn) {
 	_, _ = to.Write(frame) // it breaks now anyway
 }
 
-// look finds the cut that this frame is due for, and counts it.
+// look finds the cut that this frame is due for.
 func (c *cable) look(frame []byte, kind bridge.Kind, fromWorker bool) *cut {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.seen[kind]++
 	if kind == bridge.KindCall && c.forge != nil {
 		c.forge(frame)
 	}

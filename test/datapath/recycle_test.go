@@ -158,25 +158,35 @@ func slotOf(a answer) string {
 	return ""
 }
 
-// untilLost asks for sessions without touching what they count, until so many are told to be lost with cause RECYCLED.
-func (s *stage) untilLost(lives []*life, want int) (told int) {
+// untilLost asks for sessions without touching what they count, until so many were told to be lost, and returns how many of them with cause
+// RECYCLED. The cause is known until it was told.
+func (s *stage) untilLost(lives []*life, want int) int {
 	s.t.Helper()
-	eventually(s.t, "sessions lost with cause RECYCLED", func() error {
-		told = 0
+	causes := map[string]string{} // as told first
+	eventually(s.t, "sessions lost with their worker", func() error {
 		for _, l := range lives {
 			a := s.call("pid", nil, "snakepit-session", l.name, "snakepit-session-token", l.token)
-			if a.reason() == "SESSION_LOST" && a.info().GetMetadata()["cause"] == "RECYCLED" {
-				told++
-			} else if a.err != nil {
+			if _, known := causes[l.name]; !known && a.err != nil {
+				causes[l.name] = a.info().GetMetadata()["cause"]
+			}
+			if a.err != nil && a.reason() != "SESSION_LOST" {
 				s.t.Errorf("session %s: %v", l.name, a.err)
 			}
 		}
-		if told < want {
-			return fmt.Errorf("%d of %d", told, want)
+		if len(causes) < want {
+			return fmt.Errorf("%d of %d", len(causes), want)
 		}
 		return nil
 	})
-	return told
+	recycled := 0
+	for name, cause := range causes {
+		if cause == "RECYCLED" {
+			recycled++
+		} else {
+			s.t.Errorf("session %s: cause %q", name, cause)
+		}
+	}
+	return recycled
 }
 
 // TestCrashLoopShows kills more workers than are borne: the metrics say so, calls go on, and it passes.

@@ -111,7 +111,7 @@ func (s *stage) expectLoss(l *life) {
 	eventually(s.t, "the loss of session "+l.name, func() error {
 		a := s.call("count", nil, "snakepit-session", l.name, "snakepit-session-token", l.token)
 		if a.reason() != "SESSION_LOST" {
-			return fmt.Errorf("told %v", a.err)
+			return fmt.Errorf("told %q", a.reason())
 		}
 		return nil
 	})

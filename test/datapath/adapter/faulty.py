@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import ctypes
 import dataclasses
+import itertools
 import os
 import signal
 import subprocess
@@ -183,12 +185,11 @@ class Faulty(Adapter):
 
     @tool
     def burn_at_once(self, seconds: float) -> float:
-        """Hold the interpreter in a single C call of about so long, without a moment for another thread."""
-        begin, n = time.monotonic(), 5_000_000
-        sum(range(n))
-        per_second = n / (time.monotonic() - begin)
+        """Hold the interpreter in a single C call of so long, without a moment for another thread."""
         begin = time.monotonic()
-        sum(range(int(per_second * seconds)))
+        # All of it is C code that takes no step of Python's: the interpreter's lock stays here.
+        clock = itertools.takewhile((begin + seconds).__gt__, iter(time.monotonic, None))
+        collections.deque(clock, maxlen=0)
         return time.monotonic() - begin
 
     @tool

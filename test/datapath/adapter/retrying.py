@@ -31,7 +31,7 @@ def main(target: str, tool: str, key: str, *pairs: str) -> None:
             "/snakepit.v1alpha1.Pool/Execute", messages.ExecuteRequest.SerializeToString, lambda answer: answer
         )
         try:
-            call(request, timeout=30, metadata=list(zip(pairs[::2], pairs[1::2], strict=True)))
+            call(request, timeout=30, metadata=tuple(zip(pairs[::2], pairs[1::2], strict=True)))
         except grpc.RpcError as error:
             print(error.code().name, error.details())
         else:
