@@ -218,6 +218,61 @@ func TestS6bDeathsOfWorkers(t *testing.T) {
 	s.expectIdle()
 }
 
+// TestS6bDeathsAmongCallsAhead kills workers that have calls lying unread in their sockets, and checks each caller's word against the journal.
+func TestS6bDeathsAmongCallsAhead(t *testing.T) {
+	const workers, callers, length = 2, 24, 5 * time.Second
+	s := newStage(t, fmt.Sprintf("workers: %d\nqueue: {timeout: 20s}\n", workers)+calm)
+	s.expectReady(workers)
+	words := map[string]answer{}
+	var mu sync.Mutex
+	var group sync.WaitGroup
+	end := time.Now().Add(length)
+	for i := range callers {
+		group.Go(func() {
+			for n := 0; time.Now().Before(end); n++ {
+				key := fmt.Sprintf("ahead-%d-%d", i, n)
+				a := s.call("mark", mark(key))
+				mu.Lock()
+				words[key] = a
+				mu.Unlock()
+			}
+		})
+	}
+	kills := 0
+	for ; time.Now().Before(end); time.Sleep(150 * time.Millisecond) { // of load between two kills
+		if a := s.call("die", mark(fmt.Sprint("killer-", kills))); a.execution() == "MAYBE_EXECUTED" {
+			kills++
+		}
+	}
+	group.Wait()
+	marks, wrong, duplicates, doubtful, refused := s.marks(), 0, 0, 0, 0
+	for key, a := range words {
+		n := marks[key]
+		duplicates += max(n-1, 0)
+		fits := a.err == nil && n == 1
+		switch a.execution() {
+		case "MAYBE_EXECUTED":
+			doubtful++
+			fits = n <= 1
+		case "NOT_STARTED":
+			refused++
+			fits = n == 0
+		}
+		if !fits {
+			wrong++
+			t.Errorf("%s began %d times, and was told %v", key, n, a.err)
+		}
+	}
+	void := ""
+	if kills < 5 || len(words) < 200 {
+		void = fmt.Sprintf("%d kills, %d calls", kills, len(words))
+	}
+	report(t, "S6b", void, 1, told("calls", float64(len(words)), "calls"), told("kills", float64(kills), "kills"), told("told MAYBE_EXECUTED", float64(doubtful), "calls"), told("told NOT_STARTED", float64(refused), "calls"),
+		atMost("duplicates", float64(duplicates), 0, "calls"), atMost("wrongly classified", float64(wrong), 0, "calls"))
+	s.expectReady(workers)
+	s.expectIdle()
+}
+
 // deathSeen kills a worker whose grandchild lives on, and measures until the caller of its running call is told.
 func (s *stage) deathSeen(session string) (time.Duration, bool) {
 	pairs := []string{"snakepit-session", session, "snakepit-session-create", "true"}
