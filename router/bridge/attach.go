@@ -106,9 +106,11 @@ func (w *Worker) detach(c *conn, err error) {
 	if *place == c {
 		*place = nil
 	}
-	for _, other := range []*conn{w.data, w.control} {
-		if other != nil {
-			other.stale.Store(true)
+	if !c.stale.Load() { // else its pair broke before, and what is there now is the worker's next one
+		for _, other := range []*conn{w.data, w.control} {
+			if other != nil {
+				other.stale.Store(true)
+			}
 		}
 	}
 	wasUp := w.up

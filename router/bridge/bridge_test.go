@@ -283,6 +283,21 @@ func TestAWorkerComesBack(t *testing.T) {
 	h.expect("up")
 }
 
+// The end of the old DATA may be read when the next CONTROL is there already.
+func TestAWorkerComesBackBeforeItsOldConnectionEnded(t *testing.T) {
+	h := newHouse(t)
+	_, w, _ := h.up()
+	_ = w.Control.Conn.Close()
+	h.expect("down")
+	again := func(role bridgev1.Role) *fakeworker.Peer {
+		return fakeworker.Dial(t, h.socket, &bridgev1.Hello{Role: role, Incarnation: w.ID, Proof: fakeworker.Proof(1)})
+	}
+	again(bridgev1.Role_ROLE_CONTROL).ExpectWelcome()
+	_ = w.Data.Conn.Close()
+	again(bridgev1.Role_ROLE_DATA).ExpectWelcome()
+	h.expect("up")
+}
+
 func TestRefusedHellos(t *testing.T) {
 	h := newHouse(t)
 	s, w, _ := h.up()

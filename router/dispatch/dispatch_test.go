@@ -180,7 +180,7 @@ func (w *world) calls(slots int) map[string]func(*rapid.T) {
 			w.now = w.now.Add(time.Duration(rapid.IntRange(1, 6000).Draw(t, "ms")) * time.Millisecond)
 			w.d.Tick(w.now)
 			w.apply()
-			if c := w.d.ahead.head; c != nil && w.d.free > w.d.recalls && w.now.Sub(c.Worker.active.head.Began) > w.d.service.mean {
+			if c := w.d.ahead.head; c != nil && w.d.free > w.d.recalls && w.now.Sub(c.Worker.active.head.Began) > w.d.service.mean+recallCost {
 				t.Fatalf("a worker is free, and a call waits behind another worker's")
 			}
 		},

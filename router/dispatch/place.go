@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"slices"
 	"time"
 
 	"github.com/snakepit-k8s/snakepit/router/dispatch/fair"
@@ -243,7 +244,7 @@ func (d *Dispatcher) run(c *Call, w *Worker, now time.Time) {
 	c.at = reserved
 	d.reserved++
 	if c.Prefetched {
-		w.following, c.Began = c, time.Time{}
+		w.following, c.Began = append(w.following, c), time.Time{}
 		if c.Life == nil {
 			d.ahead.push(c)
 		}
@@ -360,7 +361,8 @@ func (d *Dispatcher) unreserve(c *Call, now time.Time) *Worker {
 	d.reserved--
 	c.at = nowhere
 	if c.Prefetched {
-		c.Prefetched, w.following = false, nil
+		c.Prefetched = false
+		w.following = slices.DeleteFunc(w.following, func(x *Call) bool { return x == c })
 		if c.Life == nil {
 			d.unlinkAhead(c)
 		}
@@ -384,7 +386,8 @@ func (d *Dispatcher) unreserve(c *Call, now time.Time) *Worker {
 func (d *Dispatcher) settle(w *Worker, now time.Time) {
 	for d.pull(w, now) {
 	}
-	d.follow(w, now)
+	for d.follow(w, now) {
+	}
 	d.recallSome(now)
 	d.letGo(w)
 }

@@ -1,15 +1,22 @@
 package dispatch
 
 import (
+	"slices"
 	"time"
 
 	"github.com/snakepit-k8s/snakepit/router/dispatch/fair"
 )
 
+// MaxAhead bounds the calls that are sent ahead to one worker.
+const MaxAhead = 8
+
+// recallCost is what it takes to have a call back and to place it again: a turn that comes sooner is waited for.
+const recallCost = 200 * time.Microsecond
+
 // overdue is after how many times PrefetchBelow a call that runs is so long that what was sent behind it is taken back.
 const overdue = 10
 
-// hosts is the list of workers that run one short call and have nothing behind it, in the order in which they came to it.
+// hosts is the list of workers that run a short call and may be sent more behind it, in the order in which they came to it.
 type hosts struct{ head, tail *Worker }
 
 func (h *hosts) push(w *Worker) {
@@ -36,29 +43,37 @@ func (h *hosts) remove(w *Worker) {
 	w.hostBefore, w.hostBehind = nil, nil
 }
 
-// mayHost says whether the worker may be sent a call behind the one that it runs.
-func (w *Worker) mayHost() bool {
-	if w.State != Ready || !w.prefetch || w.following != nil || w.active.n != 1 || w.long {
+// mayHost says whether the worker may be sent one more call behind the one that it runs.
+func (d *Dispatcher) mayHost(w *Worker) bool {
+	if w.State != Ready || !w.prefetch || w.active.n != 1 || w.long || len(w.following) >= d.depth() {
 		return false
 	}
 	runs := w.active.head
 	return !runs.Stream && !runs.Open
 }
 
-// short says that calls are short enough for sending them ahead.
-func (d *Dispatcher) short() bool {
-	return d.settings.PrefetchBelow > 0 && d.service.samples >= minSamples && d.service.mean < d.settings.PrefetchBelow
+// depth is how many calls may be sent ahead to a worker: as many as run for no longer than PrefetchBelow together, and 0 while calls are not known
+// to be that short.
+func (d *Dispatcher) depth() int {
+	if d.service.samples < minSamples || d.service.mean >= d.settings.PrefetchBelow {
+		return 0
+	}
+	return int(min(d.settings.PrefetchBelow/max(d.service.mean, 1), MaxAhead))
 }
 
 // sendAhead gives the call without a session that is due first to a worker that will soon have a slot.
 func (d *Dispatcher) sendAhead(now time.Time) {
-	if !d.short() {
+	if d.depth() == 0 {
 		return
 	}
 	for w := d.hosts.head; w != nil; {
 		next := w.hostBehind
 		if now.Sub(w.active.head.Began) <= d.settings.PrefetchBelow {
 			d.follow(w, now)
+			if d.hosts.head == w { // the next call goes to another one
+				d.hosts.remove(w)
+				d.hosts.push(w)
+			}
 			return
 		}
 		w.long = true // longer than it was taken for
@@ -67,14 +82,14 @@ func (d *Dispatcher) sendAhead(now time.Time) {
 	}
 }
 
-// follow sends a call behind the one that the worker runs: one that nobody else may run, or one without a session.
-func (d *Dispatcher) follow(w *Worker, now time.Time) {
-	if !w.mayHost() || !d.short() {
-		return
+// follow sends a call behind those that the worker has: one that nobody else may run, or one without a session. It reports false when there is none.
+func (d *Dispatcher) follow(w *Worker, now time.Time) bool {
+	if !d.mayHost(w) {
+		return false
 	}
 	first := d.due(w)
 	if first != nil && first.Queue() == &d.fresh { // the slot is for a new session
-		return
+		return false
 	}
 	runs := w.active.head
 	if l := runs.Life; l != nil && runs.accepted { // the worker has it, so that what is sent now is behind it
@@ -82,9 +97,12 @@ func (d *Dispatcher) follow(w *Worker, now time.Time) {
 			first = earlier(first, &n.waiting.head.item)
 		}
 	}
-	if c := sendable(first, now); c != nil {
-		d.run(c, w, now)
+	c := sendable(first, now)
+	if c == nil {
+		return false
 	}
+	d.run(c, w, now)
+	return true
 }
 
 func sendable(x *fair.Item, now time.Time) *Call {
@@ -98,13 +116,13 @@ func sendable(x *fair.Item, now time.Time) *Call {
 	return c
 }
 
-// promote gives the slot that became free to the call that was sent ahead.
+// promote gives the slot that became free to the first call that was sent ahead.
 func (d *Dispatcher) promote(w *Worker, now time.Time) {
-	c := w.following
-	if c == nil || w.State != Ready || w.active.n >= w.Slots {
+	if len(w.following) == 0 || w.State != Ready || w.active.n >= w.Slots {
 		return
 	}
-	w.following, w.long = nil, false
+	c := w.following[0]
+	w.following, w.long = slices.Delete(w.following, 0, 1), false
 	c.Prefetched = false
 	if c.Life == nil {
 		d.unlinkAhead(c)
@@ -120,7 +138,7 @@ func (d *Dispatcher) promote(w *Worker, now time.Time) {
 // anyway is left: taking it back costs more.
 func (d *Dispatcher) recallSome(now time.Time) {
 	for c := d.ahead.head; c != nil && d.recalls < d.free; c = d.ahead.head {
-		if runs := c.Worker.active.head; runs != nil && now.Sub(runs.Began) < d.service.mean {
+		if runs := c.Worker.active.head; runs != nil && now.Sub(runs.Began) < d.service.mean+recallCost {
 			return
 		}
 		d.recall(c)

@@ -140,7 +140,7 @@ func (d *Dispatcher) mark(i int, cause string, endsAt time.Time) {
 
 // letGo gives up the slot of a drained worker: nothing runs, waits or lives there.
 func (d *Dispatcher) letGo(w *Worker) {
-	if s := &d.slots[w.ID.Slot]; w.Draining && s.wanted && s.victim && w.active.n == 0 && w.following == nil && w.Sessions() == 0 {
+	if s := &d.slots[w.ID.Slot]; w.Draining && s.wanted && s.victim && w.active.n == 0 && len(w.following) == 0 && w.Sessions() == 0 {
 		d.releaseSlot(s)
 	}
 }

@@ -167,15 +167,30 @@ func TestACallIsSentAheadAndTakesTheSlot(t *testing.T) {
 	s.quick()
 	first := s.call("1")
 	second := s.call("2")
-	s.call("3")
-	s.expect("run 1@0", "ahead 2@0")
-	if !second.Prefetched || s.d.Facts().Running != 2 || s.worker(0).Running() != 1 {
-		t.Fatal("the second is not ahead")
+	for i := 3; i <= MaxAhead+2; i++ { // one more than may be sent ahead
+		s.call(fmt.Sprint(i))
+	}
+	s.expect("run 1@0", "ahead 2@0", "ahead 3@0", "ahead 4@0", "ahead 5@0", "ahead 6@0", "ahead 7@0", "ahead 8@0", "ahead 9@0")
+	if !second.Prefetched || s.d.Facts().Running != MaxAhead+1 || s.worker(0).Running() != 1 {
+		t.Fatal("the others are not ahead")
 	}
 	s.after(time.Millisecond).finished(first)
-	s.expect("ahead 3@0")
+	s.expect("ahead 10@0")
 	if second.Prefetched || !second.Began.Equal(s.now) || s.worker(0).Running() != 1 {
 		t.Fatal("the slot is not the second's")
+	}
+}
+
+// As many are sent ahead as run within PrefetchBelow, to each worker in turn.
+func TestHowManyAreSentAhead(t *testing.T) {
+	s := tell(t, 2, 1, func(s *Settings) { s.PrefetchBelow = 2 * time.Millisecond })
+	s.d.service = average{samples: 100, mean: 900 * time.Microsecond}
+	for i := range 7 {
+		s.call(fmt.Sprint(i))
+	}
+	s.expect("run 0@0", "run 1@1", "ahead 2@0", "ahead 3@1", "ahead 4@0", "ahead 5@1")
+	if s.d.Facts().Queued != 1 {
+		t.Fatal("more is sent ahead than runs in 2 ms")
 	}
 }
 

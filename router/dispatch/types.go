@@ -32,7 +32,7 @@ type Settings struct {
 	PerSession   int
 	QueueTimeout time.Duration
 	DrainTimeout time.Duration
-	// PrefetchBelow is the average run below which a busy worker is sent one more call; 0 for never.
+	// PrefetchBelow is how long the calls that are sent ahead to a busy worker may run together, by the average run; 0 for never.
 	PrefetchBelow time.Duration
 	// Shares weigh the tenants, 1 to 1000; a tenant that is not listed has 1.
 	Shares map[string]int
@@ -125,7 +125,7 @@ type Worker struct {
 	owner     *session.Owner
 	own       fair.Queue // the first calls of its lives that may run now
 	active    calls      // that run
-	following *Call      // that was sent ahead
+	following []*Call    // that were sent ahead, in the order of their frames; MaxAhead at most
 	queued    int        // calls of its lives that wait
 	prefetch  bool       // it may be sent a call ahead
 	passed    int        // calls of its own that ran while a new session waited

@@ -108,7 +108,7 @@ func (d *Dispatcher) count(w *Worker) {
 		d.bySessions.Set(int(w.ID.Slot), bySessions)
 		d.byCalls.Set(int(w.ID.Slot), byCalls)
 	}
-	if host := w.mayHost(); host != w.hosting {
+	if host := d.mayHost(w); host != w.hosting {
 		w.hosting = host
 		if host {
 			d.hosts.push(w)

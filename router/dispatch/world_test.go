@@ -20,7 +20,9 @@ type world struct {
 	order   map[*Call]int // of arrival
 	waiting map[*Call]bool
 	running map[*Call]bool // has a slot
-	ahead   map[*Call]bool // has the next slot
+	ahead   map[*Call]bool // has a later turn
+	turn    map[*Call]int  // of what is ahead: in which order it was sent
+	turns   int
 	recall  map[*Call]bool // asked back, not answered
 	slots   map[*Worker]int
 	ready   map[*Worker]bool
@@ -38,7 +40,7 @@ func settings() Settings {
 
 func newWorld(t *rapid.T, s Settings) *world {
 	w := &world{t: t, now: time.Unix(1_700_000_000, 0), order: map[*Call]int{}, waiting: map[*Call]bool{}, running: map[*Call]bool{},
-		ahead: map[*Call]bool{}, recall: map[*Call]bool{}, slots: map[*Worker]int{}, ready: map[*Worker]bool{},
+		ahead: map[*Call]bool{}, turn: map[*Call]int{}, recall: map[*Call]bool{}, slots: map[*Worker]int{}, ready: map[*Worker]bool{},
 		owners: map[string]session.Worker{}, began: map[*session.Life]int{}, retried: map[*Call]bool{}, drained: map[*Worker]bool{}}
 	w.d = New("pod", s, w.now)
 	if s.PrefetchBelow > 0 {
@@ -95,8 +97,9 @@ func (w *world) ran(c *Call, worker *Worker) {
 		w.t.Fatalf("prefetched: %v, but all slots are taken: %v", c.Prefetched, full)
 	}
 	if full {
-		w.ahead[c] = true
-		if w.slots[worker] != 1 || w.on(worker, w.ahead) > 1 || c.Stream || c.Open || c.NoPrefetch {
+		w.turns++
+		w.ahead[c], w.turn[c] = true, w.turns
+		if w.slots[worker] != 1 || w.on(worker, w.ahead) > MaxAhead || c.Stream || c.Open || c.NoPrefetch {
 			w.t.Fatalf("sent ahead what must not be: %+v", c)
 		}
 	} else {
@@ -191,7 +194,7 @@ func (w *world) checkWorkers(f Facts) {
 	ready, slots, free := 0, 0, 0
 	for _, x := range w.d.order {
 		running := w.on(x, w.running)
-		if x.Running() != running || (x.following != nil) != (w.on(x, w.ahead) == 1) {
+		if x.Running() != running || len(x.following) != w.on(x, w.ahead) {
 			w.t.Fatalf("worker %d runs %d, the model %d", x.ID.Slot, x.Running(), running)
 		}
 		if w.ready[x] && !x.Draining {
@@ -307,12 +310,16 @@ func (w *world) leaves(c *Call, again bool) {
 		delete(w.ahead, c)
 	} else {
 		delete(w.running, c)
-		for next := range w.ahead {
-			if next.Worker == c.Worker && w.ready[c.Worker] {
-				delete(w.ahead, next)
-				delete(w.recall, next)
-				w.running[next] = true
+		var next *Call
+		for x := range w.ahead {
+			if x.Worker == c.Worker && w.ready[c.Worker] && (next == nil || w.turn[x] < w.turn[next]) {
+				next = x
 			}
+		}
+		if next != nil {
+			delete(w.ahead, next)
+			delete(w.recall, next)
+			w.running[next] = true
 		}
 	}
 	if again {

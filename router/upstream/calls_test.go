@@ -162,7 +162,7 @@ func TestALargeRequestIsRepeatedWhole(t *testing.T) {
 			return
 		}
 		reply, err := x.Recv(s.ctx)
-		if !reply.Consumed {
+		if err != nil || !reply.Consumed {
 			got <- result{err: errors.New("the request is kept though nobody would repeat it")}
 			return
 		}

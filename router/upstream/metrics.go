@@ -156,6 +156,7 @@ func (p *Pool) Register(r prometheus.Registerer) {
 			"demand":   desc("snakepit_router_demand", "Calls in flight and queued, not clamped by capacity: what autoscalers read."),
 			"sessions": desc("snakepit_router_sessions", "Sessions that live."),
 			"wanted":   desc("snakepit_router_workers_wanted", "Workers that are wanted."),
+			"looping":  desc("snakepit_router_crash_looping", "1 while more workers die than crash.maxRestarts within crash.window bears, else 0."),
 		},
 		state: desc("snakepit_router_workers", "Workers by state.", "state"),
 		lost:  desc("snakepit_router_sessions_lost_total", "Sessions that ended without their caller's wish, by cause.", "cause"),
@@ -175,9 +176,12 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	f := c.pool.Facts()
+	f, looping := c.pool.Facts(), 0
+	if f.CrashLooping {
+		looping = 1
+	}
 	for name, value := range map[string]int{
-		"queue": f.Queued, "flight": f.Running, "demand": f.Queued + f.Running, "sessions": f.Sessions, "wanted": f.Wanted,
+		"queue": f.Queued, "flight": f.Running, "demand": f.Queued + f.Running, "sessions": f.Sessions, "wanted": f.Wanted, "looping": looping,
 	} {
 		ch <- prometheus.MustNewConstMetric(c.gauge[name], prometheus.GaugeValue, float64(value))
 	}

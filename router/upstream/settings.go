@@ -51,7 +51,7 @@ type RecycleRequest struct {
 const (
 	DefaultStreamTimeout = 900 * time.Second
 	DefaultQuarantine    = 10 * time.Minute
-	// DefaultPrefetchBelow is the average run of a call below which a worker is sent one more ahead.
+	// DefaultPrefetchBelow is how long the calls that are sent ahead to a worker may take together, by their average run.
 	DefaultPrefetchBelow = 2 * time.Millisecond
 )
 

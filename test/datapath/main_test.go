@@ -17,6 +17,9 @@ import (
 // routerTags are build tags for the router under test: a seeded bug that the suite must catch.
 var routerTags = os.Getenv("ROUTER_TAGS")
 
+// seededBug is a bug for the workers that the suite must catch: one of worker-image/tests/seeded.
+var seededBug = os.Getenv("DATAPATH_SEEDED_BUG")
+
 // seed of every random choice; DATAPATH_SEED replays a run.
 var seed = func() uint64 {
 	n, err := strconv.ParseUint(os.Getenv("DATAPATH_SEED"), 10, 64)
@@ -63,7 +66,7 @@ var routerBinary = sync.OnceValues(func() (string, error) {
 })
 
 // report writes the figures of one test and fails it where one is beyond its bound. void says why nothing was shown, or is empty.
-func report(t *testing.T, id, void string, runs int, figures ...fixture.Figure) {
+func report(t testing.TB, id, void string, runs int, figures ...fixture.Figure) {
 	t.Helper()
 	if void != "" {
 		t.Errorf("%s is void: %s", id, void)

@@ -33,9 +33,10 @@ func openLoop(rate float64, length time.Duration, call func(n int) answer) []sam
 	defer tick.Stop()
 	for n := 0; time.Since(began) < length; <-tick.C {
 		for due := int(time.Since(began).Seconds() * rate); n < due; n++ {
+			number := n
 			group.Go(func() {
 				at := time.Now()
-				s := sample{answer: call(n)}
+				s := sample{answer: call(number)}
 				s.took = time.Since(at)
 				mu.Lock()
 				all = append(all, s)

@@ -107,9 +107,12 @@ func (s *stage) startRouter() {
 
 func (s *stage) startSupervisor() {
 	s.t.Helper()
-	folder := filepath.Join(fixture.Root(), "test/datapath/adapter")
+	path := filepath.Join(fixture.Root(), "worker-image/src") + ":" + filepath.Join(fixture.Root(), "test/datapath/adapter")
+	if seededBug != "" {
+		path = filepath.Join(fixture.Root(), "worker-image/tests/seeded") + ":" + path
+	}
 	env := append([]string{
-		"PYTHONPATH=" + filepath.Join(fixture.Root(), "worker-image/src") + ":" + folder, "SNAKEPIT_BRIDGE=" + s.socket(),
+		"PYTHONPATH=" + path, "SNAKEPIT_SEEDED_BUG=" + seededBug, "SNAKEPIT_BRIDGE=" + s.socket(),
 		"SNAKEPIT_POD_UID=local", "SNAKEPIT_POD_NAME=local", "SNAKEPIT_DRAIN_TIMEOUT=4", "JOURNAL=" + s.journal(),
 	}, s.env...)
 	s.supervisor = s.start(python(), []string{"-m", "snakepit.supervisor", adapter}, env...)
@@ -159,6 +162,30 @@ func (s *stage) stop(cmd *exec.Cmd) {
 	}
 }
 
+// logged says whether the supervisor's or a worker's output holds the text.
+func (s *stage) logged(text string) bool {
+	s.t.Helper()
+	page, err := os.ReadFile(filepath.Join(s.dir, filepath.Base(python())+".log"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return strings.Contains(string(page), text)
+}
+
+// total reads a metric that has no lines before something was counted.
+func (s *stage) total(name string) int {
+	s.t.Helper()
+	text := s.metric(name)
+	if text == "" {
+		return 0
+	}
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return int(n)
+}
+
 // killRouter ends the router by SIGKILL and starts its successor.
 func (s *stage) killRouter() {
 	_ = s.router.Process.Kill()
@@ -174,8 +201,10 @@ type answer struct {
 	err     error
 }
 
+func (a answer) status() *status.Status { return status.Convert(a.err) }
+
 func (a answer) info() *errdetails.ErrorInfo {
-	for _, d := range status.Convert(a.err).Details() {
+	for _, d := range a.status().Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok {
 			return info
 		}
@@ -242,6 +271,11 @@ func (s *stage) expectReady(workers int) {
 		}
 		return nil
 	})
+}
+
+func eventually(t testing.TB, what string, try func() error) {
+	t.Helper()
+	fixture.Eventually(t, 30*time.Second, what, try)
 }
 
 // expectIdle waits until no slot is taken: a reservation that is never released would show here.

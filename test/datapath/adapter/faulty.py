@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import collections
+import ctypes
+import dataclasses
+import itertools
 import os
 import signal
 import subprocess
@@ -17,6 +21,16 @@ _JOURNAL = os.environ.get("JOURNAL", "")
 def _note(text: str) -> None:
     with open(_JOURNAL, "ab", buffering=0) as journal:
         journal.write(f"{text}\n".encode())
+
+
+@dataclasses.dataclass
+class Deadly:
+    """An argument that ends the process while it is converted, before any handler runs."""
+
+    pid: int = 0
+
+    def __post_init__(self) -> None:
+        os.kill(self.pid or os.getpid(), signal.SIGKILL)
 
 
 class Faulty(Adapter):
@@ -115,6 +129,68 @@ class Faulty(Adapter):
     def pid(self) -> int:
         """Return the process id."""
         return os.getpid()
+
+    @tool
+    def mark_both(self, key: str, seconds: float = 0.0) -> str:
+        """Write down that this key's handler began, and that it came to its end."""
+        _note(key)
+        time.sleep(seconds)
+        _note(f"{key}:end")
+        return key
+
+    @tool
+    def swallow(self, key: str, payload: bytes) -> int:
+        """Write down that this key's handler began; take a request of any size."""
+        _note(key)
+        return len(payload)
+
+    @tool
+    def reject(self, key: str) -> None:
+        """Raise."""
+        _note(key)
+        raise ValueError("rejected")
+
+    @tool
+    def mark_numbers(self, key: str, n: int, pause: float = 0.0) -> Iterator[int]:
+        """Write down that this key's handler began, then yield 1 … n."""
+        _note(key)
+        yield from self.numbers(n, pause)
+
+    @tool
+    def decode_and_die(self, payload: Deadly) -> None:
+        """Never run: the argument ends the process."""
+        _note("decoded")
+
+    @tool
+    def watch(self, key: str, seconds: float, deaf: bool, ctx: Context) -> None:
+        """Write down, in ns since 1970, what the handler saw: its deadline, when it was cancelled, when it ended."""
+        remaining = ctx.time_remaining()
+        _note(f"{key}:left:{-1 if remaining is None else time.time_ns() + int(remaining * 1e9)}")
+        end = time.monotonic() + seconds
+        if deaf:
+            time.sleep(seconds)
+        while time.monotonic() < end and not ctx.cancelled:
+            time.sleep(0.002)
+        if ctx.cancelled and not deaf:
+            _note(f"{key}:cancelled:{time.time_ns()}")
+        _note(f"{key}:ended:{time.time_ns()}")
+
+    @tool
+    def hang(self) -> None:
+        """Wait for ever in C, holding the interpreter, without using the processor: a lock that is taken twice."""
+        library = ctypes.PyDLL(None)
+        mutex = ctypes.create_string_buffer(128)
+        library.pthread_mutex_lock(mutex)
+        library.pthread_mutex_lock(mutex)
+
+    @tool
+    def burn_at_once(self, seconds: float) -> float:
+        """Hold the interpreter in a single C call of so long, without a moment for another thread."""
+        begin = time.monotonic()
+        # All of it is C code that takes no step of Python's: the interpreter's lock stays here.
+        clock = itertools.takewhile((begin + seconds).__gt__, iter(time.monotonic, None))
+        collections.deque(clock, maxlen=0)
+        return time.monotonic() - begin
 
     @tool
     def size(self, payload: bytes) -> int:

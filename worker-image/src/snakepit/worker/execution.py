@@ -23,6 +23,7 @@ _MAX_SCHEMA: Final = 16 << 10
 _MAX_DESCRIPTION: Final = 1024
 _STREAMS: Final = (abc.Iterator, abc.Generator, abc.AsyncIterator, abc.AsyncGenerator)
 _END: Final = object()
+_PLAIN_RESULTS: Final = frozenset((bytes, str, int, float, bool, type(None), list, dict, tuple))
 
 
 class Tool:
@@ -83,7 +84,8 @@ class Tool:
             result = interrupts.run(call, self.function, arguments)
         else:
             result = self.function(**arguments)
-        if hasattr(result, "__await__"):
+        # Looking for an attribute that is not there costs more than looking up the type.
+        if type(result) not in _PLAIN_RESULTS and hasattr(result, "__await__"):
             result = call.run_coroutine(result)
         if self.streams:
             Stream(call, self.options.interruptible).send_all(result)

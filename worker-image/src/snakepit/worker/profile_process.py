@@ -84,6 +84,9 @@ class ProcessProfile:
                         self._idle = False
                         service.call(pair, 0, plain, data.received_at)
                         continue
+                    if not decoder.pending():
+                        data.receive()
+                        continue
                 frame = later.popleft() if later else decoder.next_frame()
                 if frame is None:
                     data.receive()
