@@ -160,8 +160,8 @@ func TestS10ManyLargeCallsWait(t *testing.T) {
 	s.expectIdle()
 }
 
-// TestS10SlowReadersOfLargeAnswers asks for 100 answers of 4 MiB that nobody reads. What is unread has no bound of the router's own: the figure
-// is told, and what is checked is that all of it is free again once the caller has gone.
+// TestS10SlowReadersOfLargeAnswers asks for 100 answers of 4 MiB that nobody reads. The budget counts requests, not answers, so that the figure is
+// only told; what is checked is that no slot stays taken, and that others are served.
 func TestS10SlowReadersOfLargeAnswers(t *testing.T) {
 	const calls = 100
 	s := budgeted(t, "workers: 2\nqueue: {timeout: 2s}\n")
