@@ -41,7 +41,7 @@ var attacks = []attack{
 }
 
 // slice is how long one look at the good client takes, with a flood or without one.
-const slice = 1200 * time.Millisecond
+const slice = 800 * time.Millisecond
 
 // TestS8Floods floods the router in six ways, each in turns with quiet, beside a client that does what it should.
 func TestS8Floods(t *testing.T) {
