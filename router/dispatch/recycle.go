@@ -161,6 +161,11 @@ func (d *Dispatcher) died(w *Worker) {
 	}
 }
 
+// Recycled says that the worker drains, or drained, to make room for a fresh process.
+func (d *Dispatcher) Recycled(w *Worker) bool {
+	return w.Draining && d.slots[w.ID.Slot].cause == session.CauseRecycled
+}
+
 // keepOld gives up a replacement that is not ready: the old worker stays.
 func (d *Dispatcher) keepOld(now time.Time) {
 	r := &d.recycling

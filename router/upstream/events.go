@@ -103,8 +103,15 @@ func (p *Pool) WorkerExited(w *bridge.Worker, exit *bridgev1.WorkerExited) {
 	if l.killed {
 		cause = l.cause
 	}
+	if cause == "STOPPED" && p.d.Recycled(l.target) {
+		cause = session.CauseRecycled
+	}
 	f := &p.slots[w.ID.Slot]
-	if cause != "STOPPED" {
+	switch cause {
+	case "STOPPED":
+	case session.CauseRecycled: // a wish, and no failure
+		f.lastExit = exitOf(cause, exit, p.now())
+	default:
 		f.restarts++
 		f.lastError, f.lastExit = describeExit(exit), exitOf(cause, exit, p.now())
 		f.failing = !l.wasUp

@@ -11,6 +11,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/router/dispatch"
 	"github.com/snakepit-k8s/snakepit/router/front"
+	"github.com/snakepit-k8s/snakepit/router/session"
 )
 
 // Metrics of the router. Labels are few and bounded: a tool only when the adapter declared it, else "other".
@@ -129,7 +130,7 @@ func init() {
 
 func knownCause(cause string) string {
 	switch cause {
-	case "KILLED", "EXITED", "SETUP_FAILED", "STARTUP_TIMEOUT", "STOPPED", "MEMORY_GUARD", "CONTAINER_OOM", causeCallTimeout, causeStuck:
+	case "KILLED", "EXITED", "SETUP_FAILED", "STARTUP_TIMEOUT", "STOPPED", session.CauseRecycled, "MEMORY_GUARD", "CONTAINER_OOM", causeCallTimeout, causeStuck:
 		return cause
 	}
 	return "other"

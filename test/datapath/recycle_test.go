@@ -89,6 +89,7 @@ func TestRecycleByRequests(t *testing.T) {
 	report(t, "S1", void, 1, told("recycled by maxRequests", float64(recycled), "workers"), told("calls", float64(calls.Load()), "calls"),
 		told("calls of one worker, most", float64(most), "calls"), atMost("failed while recycled", float64(failed.Load()), 0, "calls"),
 		atLeast("ready workers, fewest", float64(l.fewest), workers, "workers"),
+		atLeast("exits told as RECYCLED", float64(s.total(`snakepit_worker_exits_total{cause="RECYCLED"}`)), 3, "workers"),
 		atMost("recycled workers that count as crashed", float64(s.total("snakepit_worker_restarts_total")), 0, "workers"))
 	s.expectReady(workers)
 	s.expectIdle()
