@@ -280,7 +280,7 @@ class Decoder:
 
     def __init__(self) -> None:
         # Two of them in each worker, written to by zeros at once: little, as it grows with the first long frame.
-        self._buffer = bytearray(1 << 14)
+        self._buffer = bytearray(1 << 12)
         # Kept, because making one costs more than slicing it. A larger buffer gets a new one.
         self._view = memoryview(self._buffer)
         self._start = 0

@@ -137,9 +137,8 @@ def parse(message: Any, data: bytes) -> Any:
         raise ProtocolError("bad_protobuf", f"{message.DESCRIPTOR.name} does not parse: {error}") from None
 
 
-def hello_frame(hello: Any) -> bytes:
-    """Return the bytes of a Hello frame; ValueError when it does not fit."""
-    payload: bytes = hello.SerializeToString()
+def hello_frame(payload: bytes) -> bytes:
+    """Return the bytes of a frame with a serialized Hello; ValueError when it does not fit."""
     return encode_head(Kind.HELLO, 0, 0, payload_bytes=len(payload)) + payload
 
 

@@ -59,7 +59,7 @@ class RouterLink:
         self.welcome = False
         self._decoder = Decoder()
         # Made now: what changes from here on follows it as Control frames.
-        self._unsent = bytearray(hello_frame(self._hello()))
+        self._unsent = bytearray(hello_frame(self._hello().SerializeToString()))
         self.writable(now)
 
     def send(self, message: Any, now: float) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from snakepit import messages, values
 from snakepit.adapter import Progress, ToolOptions
+from snakepit.bridge import messages as bridge
 from snakepit.bridge.protocol import ToolKind
 from snakepit.context import Context
 from snakepit.errors import Code
@@ -55,10 +56,11 @@ class Tool:
         self.kind = ToolKind.STREAM if self.streams else ToolKind.UNARY
         self._description: str | None = None
         self._schema: str | None = None
+        self._announcement: bytes | None = None
 
     def remember(self) -> None:
         """Keep what was found out for every later Tool of the same function."""
-        self.description(), self.parameters_schema()
+        self.announcement()
         _known[getattr(self.function, "__func__", self.function)] = self
 
     def run(self, call: Call) -> None:
@@ -196,6 +198,19 @@ class Tool:
             text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
             self._schema = text if len(text.encode()) <= _MAX_SCHEMA else '{"type":"object"}'
         return self._schema
+
+    def announcement(self) -> bytes:
+        """Return a serialized Hello with this tool alone: those of several, joined, are a Hello with all of them."""
+        if self._announcement is None:
+            tool = {
+                "name": self.name,
+                "kind": int(self.kind),
+                "description": self.description(),
+                "parameters_schema": self.parameters_schema(),
+                "idempotent": self.options.idempotent,
+            }
+            self._announcement = bridge.Hello(tools=[tool]).SerializeToString()
+        return self._announcement
 
 
 # By function; filled by Tool.remember before workers are forked.

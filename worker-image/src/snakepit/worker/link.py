@@ -45,21 +45,26 @@ class Cancellable(Protocol):
         """Take note of a Cancel, under the pair's lock; return whom to tell, without that lock."""
 
 
-class Identity:
-    """Who this worker is: what its Hello says."""
+_CONTROL: Final[bytes] = messages.Hello(role=int(Role.CONTROL)).SerializeToString()
+_DATA: Final[bytes] = messages.Hello(role=int(Role.DATA)).SerializeToString()
 
-    def __init__(self, path: str, hello: dict[str, Any], data: dict[str, Any], files: list[bytes], owned: bool) -> None:
+
+class Identity:
+    """Who this worker is: what its Hello says. `hello` and `data`, for DATA alone, are serialized Hellos."""
+
+    def __init__(self, path: str, hello: bytes, data: bytes, files: list[bytes], owned: bool) -> None:
         self.path = path
         # Whether one thread owns DATA.
         self.owned = owned
-        self.control = hello_frame(messages.Hello(role=int(Role.CONTROL), **hello))
+        self.control = hello_frame(_CONTROL + hello)
         # Made once, and at the start: an adapter that declares more than a Hello carries must fail then.
-        said = hello | data | {"role": int(Role.DATA)}
+        said = _DATA + hello + data
         try:
-            self.data = hello_frame(messages.Hello(file_descriptors=files, **said))
+            reflected = messages.Hello(file_descriptors=files).SerializeToString() if files else b""
+            self.data = hello_frame(said + reflected)
         except ValueError:
             # Reflection is what can be done without.
-            self.data = hello_frame(messages.Hello(**said))
+            self.data = hello_frame(said)
 
 
 class Pair:

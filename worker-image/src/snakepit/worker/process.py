@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import snakepit
 from snakepit import logs
+from snakepit.bridge import messages
 from snakepit.bridge.protocol import VERSIONS
 from snakepit.context import Worker
 from snakepit.worker import failure
@@ -26,6 +27,10 @@ from snakepit.worker.tools import Adapter, instantiate, slot_count
 from snakepit.zygote.fresh import reset
 
 FAILED_EXIT_CODE: Final = 70
+# What every Hello says; made at import, which is before the fork.
+_VERSIONS: Final[bytes] = messages.Hello(
+    versions=VERSIONS, sdk_version=snakepit.__version__, runtime_version=platform.python_version()
+).SerializeToString()
 
 
 def run(job: Job, load: Callable[[], Any], report: socket.socket, page: Page) -> int:
@@ -75,24 +80,28 @@ def _host(job: Job, adapter: Adapter, profile: ProcessProfile | ThreadProfile) -
 
 
 def _identity(job: Job, adapter: Adapter, slots: int) -> Identity:
-    hello = {
-        "versions": VERSIONS,
-        "incarnation": {"pod_uid": job.pod_uid, "slot": job.slot, "nonce": job.nonce},
-        "proof": bytes.fromhex(job.proof),
-        "pid": os.getpid(),
-        "sdk_version": snakepit.__version__,
-        "runtime_version": platform.python_version(),
-    }
-    tools = [
-        {
-            "name": tool.name,
-            "kind": int(tool.kind),
-            "description": tool.description(),
-            "parameters_schema": tool.parameters_schema(),
-            "idempotent": tool.options.idempotent,
-        }
-        for tool in adapter.tools
-    ]
+    # As bytes, whose concatenation is the merged message: most of it was made before the fork.
+    own = messages.Hello(
+        incarnation={"pod_uid": job.pod_uid, "slot": job.slot, "nonce": job.nonce},
+        proof=bytes.fromhex(job.proof),
+        pid=os.getpid(),
+    )
+    hello = own.SerializeToString() + _VERSIONS
+    data = messages.Hello(slots=slots).SerializeToString() + b"".join(tool.announcement() for tool in adapter.tools)
+    if adapter.methods:
+        data += _methods(adapter)
+    try:
+        return Identity(job.bridge, hello, data, adapter.file_descriptors, slots == 1)
+    except ValueError as error:
+        size = sum(len(tool.parameters_schema()) + len(tool.description()) for tool in adapter.tools)
+        raise ValueError(
+            f"the adapter's {len(adapter.tools)} tools have {size} bytes of schemas and descriptions, and its "
+            f"{len(adapter.methods)} methods their paths: more than a Hello carries ({error}); shorten descriptions "
+            "or give fewer of them"
+        ) from None
+
+
+def _methods(adapter: Adapter) -> bytes:
     methods = [
         {
             "path": method.path,
@@ -102,15 +111,8 @@ def _identity(job: Job, adapter: Adapter, slots: int) -> Identity:
         }
         for method in adapter.methods
     ]
-    data = {"tools": tools, "methods": methods, "slots": slots}
-    try:
-        return Identity(job.bridge, hello, data, adapter.file_descriptors, slots == 1)
-    except ValueError as error:
-        size = sum(len(tool.parameters_schema()) + len(tool.description()) for tool in adapter.tools)
-        raise ValueError(
-            f"the adapter's {len(tools)} tools have {size} bytes of schemas and descriptions, and its {len(methods)} "
-            f"methods their paths: more than a Hello carries ({error}); shorten descriptions or give fewer of them"
-        ) from None
+    announced: bytes = messages.Hello(methods=methods).SerializeToString()
+    return announced
 
 
 def _catch_stop(profile: ProcessProfile | ThreadProfile) -> None:
