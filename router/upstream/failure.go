@@ -1,8 +1,8 @@
 package upstream
 
 import (
-	"crypto/sha256"
 	"fmt"
+	"hash/maphash"
 	"strconv"
 	"time"
 
@@ -264,17 +264,23 @@ func (c *call) requestKey() string {
 	return c.ask.Target + " " + sum
 }
 
-// summed is how much of a payload tells it from others, beside its size: a sum over 100 MiB would cost a tenth of a second.
+// summed is how much of a payload tells it from others, beside its size: a sum over 100 MiB would cost milliseconds.
 const summed = 1 << 20
 
+// sumSeed makes the sums this process's own: they never leave it, and nobody outside knows which payloads collide.
+var sumSeed = maphash.MakeSeed()
+
+// payloadSum is made for every large request before it is let go; hence no SHA-256, which took a quarter of the router's time for 1 MiB.
 func (c *call) payloadSum() string {
-	sum, left := sha256.New(), summed
+	var sum maphash.Hash
+	sum.SetSeed(sumSeed)
+	left := summed
 	for _, p := range c.pieces {
 		n := min(len(p), left)
 		_, _ = sum.Write(p[:n]) // never fails, by its contract
 		left -= n
 	}
-	return strconv.Itoa(c.size) + " " + string(sum.Sum(nil))
+	return strconv.Itoa(c.size) + " " + strconv.FormatUint(sum.Sum64(), 16)
 }
 
 // tell the quarantine what died holding the call; under Pool.mu.
