@@ -214,7 +214,7 @@ func TestS6bDeathsOfWorkers(t *testing.T) {
 		s.expectReady(workers)
 	}
 	report(t, "S6b", "", rounds, atMost("wrongly classified after a death", float64(wrong), 0, "calls"),
-		atMost("death seen, grandchild holds the socket, slowest", slowest.Seconds(), 1, "s"))
+		byClock(atMost("death seen, grandchild holds the socket, slowest", slowest.Seconds(), 1, "s")))
 	s.expectIdle()
 }
 

@@ -179,8 +179,8 @@ func (s *stage) judgeDeadlines(all []watched) {
 	}
 	report(s.t, "S7", void, 1, told("calls", float64(len(all)), "calls"), told("calls begun", float64(begun), "calls"),
 		atMost("callers told wrongly, or handlers not told", float64(wrong), 0, "calls"),
-		atMost("cancel lag, p99", percentile(lags, 99).Seconds()*1000, 100, "ms"), told("cancel lag, median", percentile(lags, 50).Seconds()*1000, "ms"),
-		atMost("deadline seen by the worker is off by, median", percentile(drifts, 50).Seconds()*1000, 100, "ms"))
+		byClock(atMost("cancel lag, p99", percentile(lags, 99).Seconds()*1000, 100, "ms")), told("cancel lag, median", percentile(lags, 50).Seconds()*1000, "ms"),
+		byClock(atMost("deadline seen by the worker is off by, median", percentile(drifts, 50).Seconds()*1000, 100, "ms")))
 }
 
 // percentile of some durations; 0 of none.

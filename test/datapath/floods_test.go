@@ -85,7 +85,7 @@ func (s *stage) attacked(t *testing.T, a attack, rounds int) {
 	base := math.Max(milliseconds(median(quiet)), 15)
 	report(t, "S8", void, rounds, told(a.name+": frames or streams", float64(done), "frames"),
 		told(a.name+": good client's p99 without it", milliseconds(median(quiet)), "ms"), told(a.name+": good client's p99 with it", milliseconds(median(loud)), "ms"),
-		atMost(a.name+": good client's p99, of that without it", milliseconds(median(loud))/base, 2, "ratio"),
+		byClock(atMost(a.name+": good client's p99, of that without it", milliseconds(median(loud))/base, 2, "ratio")),
 		atMost(a.name+": failed calls of the good client", float64(failed), 0, "calls"),
 		atMost(a.name+": growth of the router's RSS", growth/mebibyte, 32, "MiB"))
 }

@@ -100,7 +100,7 @@ func TestS10EndlessReply(t *testing.T) {
 	s.expectIdle()
 	report(t, "S10", "", 1, told("endless replies: messages read", float64(received), "messages"),
 		atMost("endless replies: growth of the router's RSS", growth/mebibyte, 32, "MiB"),
-		atMost("endless replies: until the slots are free after a cancel", time.Since(began).Seconds(), 5, "s"))
+		byClock(atMost("endless replies: until the slots are free after a cancel", time.Since(began).Seconds(), 5, "s")))
 }
 
 // budget of the router in the tests of memory: half of GOMEMLIMIT, and room for one message of the default limit.
@@ -226,7 +226,7 @@ func TestS10SlowSendersOfLargeRequests(t *testing.T) {
 		return s.within(time.Second, "size", arguments{"payload": data(make([]byte, mebibyte))}).err
 	})
 	// A slow caller may keep a worker waiting for 10 s; its neighbours in the queue give up after queue.timeout.
-	report(t, "S10", "", 1, told("slow senders", senders, "streams"), atMost("until others are served", time.Since(began).Seconds(), 20, "s"))
+	report(t, "S10", "", 1, told("slow senders", senders, "streams"), byClock(atMost("until others are served", time.Since(began).Seconds(), 20, "s")))
 	s.expectIdle()
 }
 
@@ -342,8 +342,8 @@ func TestS10AWorkersBigMessageDelaysNobody(t *testing.T) {
 	report(t, "S10", void, 3, told("small call alone, p50", base, "ms"), told("small calls beside 64 MiB", float64(len(beside)), "calls"),
 		told("small call beside 64 MiB, p99", milliseconds(quantile(beside, 0.99)), "ms"),
 		// A frame of 256 KiB takes less than 1 ms; the rest is room for the interpreter's lock and a busy machine.
-		atMost("small call beside 64 MiB, p50 above that alone", milliseconds(median(beside))-base, 15, "ms"),
-		atMost("cancel beside 64 MiB, until the slot serves again (the handler looks every 20 ms)", milliseconds(median(lags)), 120, "ms"))
+		byClock(atMost("small call beside 64 MiB, p50 above that alone", milliseconds(median(beside))-base, 15, "ms")),
+		byClock(atMost("cancel beside 64 MiB, until the slot serves again (the handler looks every 20 ms)", milliseconds(median(lags)), 120, "ms")))
 	s.expectIdle()
 }
 

@@ -74,7 +74,11 @@ func report(t testing.TB, id, void string, runs int, figures ...fixture.Figure) 
 	for i := range figures {
 		f := &figures[i]
 		f.ID, f.Runs, f.Seed, f.Command, f.Void = id, runs, seed, "make datapath-faults", void != ""
-		if f.Bound != "" && !f.OK {
+		switch {
+		case f.Bound == "" || f.OK:
+		case f.Clock:
+			t.Logf("%s: %s is %g %s, must be %s: make figures fails", id, f.Figure, f.Value, f.Unit, f.Bound)
+		default:
 			t.Errorf("%s: %s is %g %s, must be %s", id, f.Figure, f.Value, f.Unit, f.Bound)
 		}
 		f.OK = f.OK && void == ""
@@ -93,6 +97,12 @@ func atMost(name string, value, bound float64, unit string) fixture.Figure {
 // atLeast is a figure with a lower bound.
 func atLeast(name string, value, bound float64, unit string) fixture.Figure {
 	return fixture.Figure{Figure: name, Value: value, Unit: unit, Bound: fmt.Sprintf(">=%g", bound), OK: value >= bound}
+}
+
+// byClock marks a figure that a busy machine can push beyond its bound.
+func byClock(f fixture.Figure) fixture.Figure {
+	f.Clock = true
+	return f
 }
 
 // told is a figure without a bound.
