@@ -140,7 +140,7 @@ soak: $(VENV_READY) ## Mixed load with kills for SOAK (30m): no failure, no grow
 	FIGURES="$$PWD/out/figures.jsonl" SOAK=$(or $(SOAK),30m) go test -count=1 -v -timeout 90m -run '^TestS14' ./test/datapath
 
 .PHONY: seeded
-seeded: ## Build bugs into the router that its tests must catch
+seeded: $(VENV_READY) ## Build bugs into the router that its tests must catch
 	@hack/seeded.sh
 
 .PHONY: fuzz
