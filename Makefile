@@ -121,7 +121,7 @@ test-unit: ## Go unit and property tests, with the race detector
 
 .PHONY: test-python
 test-python: $(VENV_READY) ## Python tests of worker and client
-	cd worker-image && ../$(VENV)/bin/pytest
+	cd worker-image && FIGURES="$(CURDIR)/out/figures.jsonl" ../$(VENV)/bin/pytest
 
 .PHONY: test-apiserver
 test-apiserver: ## Operator and router against a real etcd and kube-apiserver
@@ -145,7 +145,7 @@ seeded: $(VENV_READY) ## Build bugs into the router that its tests must catch
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZ_TIME (30s) each
-	@hack/fuzz.sh
+	@FIGURES="$(CURDIR)/out/figures.jsonl" hack/fuzz.sh
 
 .PHONY: bench
 bench: $(VENV_READY) ## Compare with plain grpcio and write docs/benchmarks.md; BASELINE=commit, BENCH_QUICK=1 (a look, 2 min)

@@ -14,6 +14,8 @@ from bare import BareWorker, expect
 from container import Container
 from fake_router import FakeRouter, Worker
 
+pytest_plugins = ["figures"]
+
 Starter = Callable[..., Container]
 
 
