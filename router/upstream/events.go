@@ -133,7 +133,11 @@ func (p *Pool) WorkerExited(w *bridge.Worker, exit *bridgev1.WorkerExited) {
 	sessions := p.d.Facts().Sessions
 	p.unlock()
 	p.metrics.exits.WithLabelValues(knownCause(cause)).Inc()
-	p.log.Info("worker ended", "worker", l.name, "cause", cause, "exit", describeExit(exit), "sessions", sessions)
+	said := []any{"worker", l.name, "cause", cause, "exit", describeExit(exit), "sessions", sessions}
+	if lines := lastLines(exit); len(lines) > 0 && deadly(cause) {
+		said = append(said, "lastLines", lines)
+	}
+	p.log.Info("worker ended", said...)
 	p.poke()
 }
 
