@@ -8,8 +8,8 @@
 // arrival, those of sessions that the worker holds before new sessions. A session binds when its first call is pulled. Its calls run one at a time and
 // in order; the first that waits stands where workers look, the others behind it, so that no session holds up another.
 //
-// A worker of one slot may be sent a few more calls while it runs a short one (prefetch.go). Such a call gets the slot by itself in its turn, or is recalled when another
-// worker is free. A reservation ends with exactly one of Finished, NotStarted, NotHeld, Recalled, Retry (when true) or Abandon.
+// A worker of one slot may be sent a few more calls while it runs a short one (prefetch.go). Such a call gets the slot by itself in its turn, or is
+// recalled when another worker is free. A reservation ends with exactly one of Finished, NotStarted, NotHeld, Recalled, Retry (when true) or Abandon.
 //
 // Slots of the container that shall hold a worker are chosen here too: victims of scaling down once and for good (scale.go), fresh processes for old ones
 // one at a time (recycle.go).

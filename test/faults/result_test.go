@@ -1,12 +1,7 @@
 package faults
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -17,9 +12,6 @@ import (
 
 // worstRecovery is the bound of R1: from the start of the successor until what the user asked for is reached.
 const worstRecovery = 5 * time.Second
-
-// envFigures names the file to which figures are added; without it a run is somebody's own and reports none.
-const envFigures = "FIGURES"
 
 // witness is a test that remembers what went wrong first.
 type witness struct {
@@ -119,21 +111,6 @@ func (r *result) add(l *lifeOfPool) {
 	}
 }
 
-// figure is one line of the file of figures.
-type figure struct {
-	ID      string  `json:"id"`
-	Figure  string  `json:"figure"`
-	Value   float64 `json:"value"`
-	Unit    string  `json:"unit"`
-	Bound   string  `json:"bound,omitempty"`
-	OK      bool    `json:"ok"`
-	Void    bool    `json:"void,omitempty"`
-	Runs    int     `json:"runs"`
-	Seed    uint64  `json:"seed"`
-	Commit  string  `json:"commit"`
-	Command string  `json:"command"`
-}
-
 // report says what the run came to. A run in which faults did not happen is void: it has shown nothing.
 func (r *result) report(t *testing.T) {
 	t.Helper()
@@ -156,45 +133,21 @@ func (r *result) report(t *testing.T) {
 		summarize("R1: void: the fault happened at only %d of %d points", r.reached, r.points)
 		t.Errorf("void: the fault happened at only %d of %d points", r.reached, r.points)
 	}
-	path := os.Getenv(envFigures)
-	if path == "" {
-		return
-	}
 	failed, longest := float64(len(r.failed)), r.longest.Seconds()
-	figures := []figure{
+	figures := []fixture.Figure{
 		{Figure: "points", Value: float64(r.points), Unit: "points", OK: true},
 		{Figure: "failed", Value: failed, Unit: "points", Bound: "<=0", OK: failed <= 0},
 		{Figure: "writes of a life (W)", Value: float64(r.writes), Unit: "writes", OK: true},
 		{Figure: "worst recovery", Value: longest, Unit: "s", Bound: fmt.Sprintf("<=%g", worstRecovery.Seconds()), OK: longest <= worstRecovery.Seconds()},
 	}
-	commit, err := exec.Command("git", "-C", fixture.Root(), "describe", "--always", "--dirty").Output()
-	if err != nil {
-		commit = []byte("unknown")
-	}
 	for i := range figures {
 		f := &figures[i]
-		f.ID, f.Runs, f.Seed, f.Commit, f.Command = "R1", r.points, r.seed, strings.TrimSpace(string(commit)), "make faults"
+		f.ID, f.Runs, f.Seed, f.Command = "R1", r.points, r.seed, "make faults"
 		f.Void, f.OK = void, f.OK && !void
 	}
-	if err := appendFigures(path, figures); err != nil {
+	if err := fixture.AppendFigures(figures); err != nil {
 		t.Errorf("the figures were not written: %v", err)
 	}
-}
-
-func appendFigures(path string, figures []figure) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	encoder := json.NewEncoder(file)
-	encoder.SetEscapeHTML(false)
-	for _, f := range figures {
-		err = errors.Join(err, encoder.Encode(f))
-	}
-	return errors.Join(err, file.Close())
 }
 
 // story is what happened at one point, in order, for whoever has to understand a failure.
