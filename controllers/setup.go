@@ -2,6 +2,8 @@
 package controllers
 
 import (
+	"context"
+
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -71,6 +73,9 @@ func Setup(mgr ctrl.Manager, options Options) error {
 	}
 	if options.Concurrency == 0 {
 		options.Concurrency = 4
+	}
+	if err := writer.IndexOwners(context.Background(), mgr.GetFieldIndexer()); err != nil {
+		return err
 	}
 	recorder := mgr.GetEventRecorder("snakepit-operator")
 	newWriter := func() *writer.Writer {

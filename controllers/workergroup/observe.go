@@ -31,11 +31,11 @@ type observation struct {
 func observe(ctx context.Context, cache client.Reader, group *v1alpha1.WorkerGroup) (*observation, error) {
 	obs := &observation{group: group}
 	var list corev1.PodList
-	if err := cache.List(ctx, &list, client.InNamespace(group.Namespace), client.MatchingLabels{v1alpha1.LabelGroupUID: string(group.UID)}); err != nil {
+	if err := cache.List(ctx, &list, client.InNamespace(group.Namespace), writer.Naming(group.UID)); err != nil {
 		return nil, err
 	}
 	for _, pod := range list.Items {
-		if writer.OwnedBy(&pod, group.UID) {
+		if writer.OwnedBy(&pod, group.UID) && pod.Labels[v1alpha1.LabelGroupUID] == string(group.UID) {
 			obs.pods = append(obs.pods, pod)
 		}
 	}

@@ -62,7 +62,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 
 func (r *Reconciler) groupsOf(ctx context.Context, pool client.Object) []reconcile.Request {
 	var list v1alpha1.WorkerGroupList
-	if err := r.Writer.Client.List(ctx, &list, client.InNamespace(pool.GetNamespace()), client.MatchingLabels{v1alpha1.LabelPoolUID: string(pool.GetUID())}); err != nil {
+	if err := r.Writer.Client.List(ctx, &list, client.InNamespace(pool.GetNamespace()), writer.Naming(pool.GetUID())); err != nil {
 		return nil
 	}
 	requests := make([]reconcile.Request, 0, len(list.Items))

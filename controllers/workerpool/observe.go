@@ -41,29 +41,45 @@ func (r *Reconciler) observe(ctx context.Context, pool *v1alpha1.WorkerPool) (*o
 	}
 	obs := &observation{pool: pool, revision: revision, used: map[int]bool{}}
 	var groups v1alpha1.WorkerGroupList
-	if err := r.Writer.Client.List(ctx, &groups, client.InNamespace(pool.Namespace)); err != nil {
+	if err := r.Writer.Client.List(ctx, &groups, client.InNamespace(pool.Namespace), writer.Naming(pool.UID)); err != nil {
 		return nil, err
 	}
 	alive := map[string]bool{}
 	for _, group := range groups.Items {
-		if n, ok := resources.GroupOrdinal(pool.Name, revision, group.Name); ok {
-			obs.used[n] = true
-		}
 		if writer.OwnedBy(&group, pool.UID) {
 			obs.groups = append(obs.groups, group)
 			alive[string(group.UID)] = true
 		}
 	}
+	if err := r.observeNames(ctx, obs); err != nil {
+		return nil, err
+	}
 	var pods corev1.PodList
-	if err := r.Writer.Client.List(ctx, &pods, client.InNamespace(pool.Namespace), client.MatchingLabels{v1alpha1.LabelPoolUID: string(pool.UID)}); err != nil {
+	if err := r.Writer.Client.List(ctx, &pods, client.InNamespace(pool.Namespace), writer.Naming(pool.UID)); err != nil {
 		return nil, err
 	}
 	for _, pod := range pods.Items {
-		if !alive[pod.Labels[v1alpha1.LabelGroupUID]] {
+		if pod.Labels[v1alpha1.LabelPoolUID] == string(pool.UID) && !alive[pod.Labels[v1alpha1.LabelGroupUID]] {
 			obs.orphans = append(obs.orphans, pod)
 		}
 	}
 	return obs, r.observeChildren(ctx, obs)
+}
+
+// observeNames finds which names of the current revision's groups are in use, whoever owns the group: as many as are in a row.
+func (r *Reconciler) observeNames(ctx context.Context, obs *observation) error {
+	for n := 0; ; n++ {
+		var group v1alpha1.WorkerGroup
+		key := types.NamespacedName{Namespace: obs.pool.Namespace, Name: resources.GroupName(obs.pool.Name, obs.revision, n)}
+		err := r.Writer.Client.Get(ctx, key, &group)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		obs.used[n] = true
+	}
 }
 
 func (r *Reconciler) observeChildren(ctx context.Context, obs *observation) error {

@@ -72,19 +72,6 @@ func (w *Writer) recognise(ctx context.Context, owner types.UID, obj client.Obje
 	return nil
 }
 
-// OwnedBy says whether obj belongs to the owner with this UID: by its controller reference, or by its label when it has none
-// (kubectl delete --cascade=orphan takes the references away and leaves the labels).
-func OwnedBy(obj metav1.Object, owner types.UID) bool {
-	if by := metav1.GetControllerOf(obj); by != nil {
-		return by.UID == owner
-	}
-	labels := obj.GetLabels()
-	if uid, isPod := labels[v1alpha1.LabelGroupUID]; isPod {
-		return uid == string(owner)
-	}
-	return labels[v1alpha1.LabelPoolUID] == string(owner)
-}
-
 // Apply changes what manager owns of the object with this UID to exactly fields. An object that is gone is not made again.
 func (w *Writer) Apply(ctx context.Context, owner types.UID, have client.Object, fields map[string]any, manager string) error {
 	u, err := w.configuration(have, fields)
