@@ -47,7 +47,7 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 			err = fmt.Errorf("bug: unknown action %T", action)
 		}
 		if writer.Refused(err) {
-			return fmt.Sprintf("the API server refused a part of pool %s: %v. Change the quota, the policy or the operator's rights; it is tried again", obs.pool.Name, err), nil
+			return fmt.Sprintf("the API server refused a part of pool %s: %v. Change the quota, policy or webhook that it names, or the operator's rights; it is tried again", obs.pool.Name, err), nil
 		}
 		if err != nil {
 			return "", err

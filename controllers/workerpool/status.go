@@ -63,7 +63,7 @@ func computeStatus(obs *observation, now time.Time) (v1alpha1.WorkerPoolStatus, 
 	if a := f.adapter; a != nil {
 		set.Put(v1alpha1.ConditionAdapterLoaded, a.Status, a.Reason, a.Message)
 	} else {
-		set.Put(v1alpha1.ConditionAdapterLoaded, metav1.ConditionUnknown, v1alpha1.ReasonAdapterLoading, "the router has not reported yet")
+		set.Put(v1alpha1.ConditionAdapterLoaded, metav1.ConditionUnknown, v1alpha1.ReasonAdapterLoading, fmt.Sprintf("the router of pool %s has not reported yet", pool.Name))
 	}
 	if f.draining != "" {
 		set.Put(v1alpha1.ConditionDraining, metav1.ConditionTrue, v1alpha1.ReasonDraining, f.draining)
@@ -97,9 +97,7 @@ func progress(obs *observation, f facts, available verdict) (reason, message str
 	case f.draining != "":
 		return v1alpha1.ReasonReplacing, f.draining
 	case f.active == nil:
-		return v1alpha1.ReasonProgressing, fmt.Sprintf("the group of revision %s is being made", obs.revision)
-	case !f.router.ok:
-		return v1alpha1.ReasonProgressing, f.router.message
+		return v1alpha1.ReasonProgressing, fmt.Sprintf("the group of revision %s of pool %s is being made", obs.revision, obs.pool.Name)
 	case !available.ok:
 		return v1alpha1.ReasonProgressing, available.message
 	}
