@@ -50,6 +50,9 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 		default:
 			err = fmt.Errorf("bug: unknown action %T", action)
 		}
+		if writer.Refused(err) {
+			return &refusal{v1alpha1.ReasonChildRejected, fmt.Sprintf("the API server refused a change of group %s or its pod: %v. Change the policy, the webhook or the operator's rights; it is tried again", obs.group.Name, err)}, nil
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -60,7 +63,7 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 func (r *Reconciler) createPod(ctx context.Context, group *v1alpha1.WorkerGroup, a plan.CreatePod) (*refusal, error) {
 	pod, err := resources.MakePod(group, a.Ordinal, r.RouterImage)
 	if err != nil {
-		return &refusal{v1alpha1.ReasonInvalidSpec, fmt.Sprintf("no pod can be made from spec.template: %v", err)}, nil
+		return &refusal{v1alpha1.ReasonInvalidSpec, fmt.Sprintf("no pod of group %s can be made from spec.template: %v", group.Name, err)}, nil
 	}
 	err = r.Writer.Create(ctx, group.UID, pod)
 	switch {
@@ -70,7 +73,7 @@ func (r *Reconciler) createPod(ctx context.Context, group *v1alpha1.WorkerGroup,
 	case errors.Is(err, writer.ErrTaken):
 		return &refusal{v1alpha1.ReasonNameTaken, fmt.Sprintf("pod %s exists and is not this group's; delete or rename it (kubectl get pod %s -o yaml)", pod.Name, pod.Name)}, nil
 	case writer.Refused(err):
-		return &refusal{v1alpha1.ReasonPodRejected, fmt.Sprintf("the API server refused pod %s: %v. Fix spec.template, the quota or the namespace's policy", pod.Name, err)}, nil
+		return &refusal{v1alpha1.ReasonPodRejected, fmt.Sprintf("the API server refused pod %s: %v. Change spec.template, or the quota, policy or webhook that it names; it is tried again", pod.Name, err)}, nil
 	default:
 		return nil, err
 	}

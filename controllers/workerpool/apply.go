@@ -33,7 +33,7 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 		case plan.CreateGroup:
 			err = r.createGroup(ctx, obs, a)
 		case plan.UpdateGroup:
-			err = r.applyGroup(ctx, obs, a.Group, nil)
+			err = r.updateGroup(ctx, obs, a)
 		case plan.DrainGroup:
 			err = r.drainGroup(ctx, obs, a)
 		case plan.DeleteGroup:
@@ -47,7 +47,7 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 			err = fmt.Errorf("bug: unknown action %T", action)
 		}
 		if writer.Refused(err) {
-			return fmt.Sprintf("the API server refused a part of pool %s: %v. Change the quota, the policy or the operator's rights; it is tried again", obs.pool.Name, err), nil
+			return fmt.Sprintf("the API server refused a part of pool %s: %v. Change the quota, policy or webhook that it names, or the operator's rights; it is tried again", obs.pool.Name, err), nil
 		}
 		if err != nil {
 			return "", err
@@ -139,6 +139,15 @@ func (r *Reconciler) applyGroup(ctx context.Context, obs *observation, g plan.Gr
 	metadata, _ := all["metadata"].(map[string]any)
 	delete(metadata, "finalizers")
 	return r.Writer.Apply(ctx, obs.pool.UID, want, map[string]any{"metadata": metadata, "spec": spec}, v1alpha1.FieldManagerOperator)
+}
+
+func (r *Reconciler) updateGroup(ctx context.Context, obs *observation, a plan.UpdateGroup) error {
+	if err := r.applyGroup(ctx, obs, a.Group, nil); err != nil {
+		return err
+	}
+	r.event(obs.pool, reference(obs, a.Group), corev1.EventTypeNormal, v1alpha1.EventGroupUpdated, "UpdateGroup",
+		"group %s follows the pool, with %d workers: %s", a.Group.Name, obs.pool.Spec.Workers, a.Reason)
+	return nil
 }
 
 func (r *Reconciler) drainGroup(ctx context.Context, obs *observation, a plan.DrainGroup) error {

@@ -40,7 +40,7 @@ type facts struct {
 
 // gather reads the groups: counts into out, the rest into facts.
 func gather(obs *observation, out *v1alpha1.WorkerPoolStatus, now time.Time) facts {
-	f := facts{router: verdict{false, v1alpha1.ReasonRouterStarting, "no group serves yet"}}
+	f := facts{router: verdict{false, v1alpha1.ReasonRouterStarting, fmt.Sprintf("no group of pool %s serves yet", obs.pool.Name)}}
 	var draining []string
 	for i := range obs.groups {
 		g := &obs.groups[i]
@@ -116,25 +116,41 @@ func (f *facts) available(pool *v1alpha1.WorkerPool) verdict {
 	missing := want - f.ready
 	switch {
 	case f.active == nil || !f.router.ok:
+		// A worker that never becomes ready is what keeps the router from being so.
+		if why := f.failing(want); f.router.reason == v1alpha1.ReasonRouterStarting && why != "" {
+			return verdict{false, v1alpha1.ReasonWorkersFailing, why}
+		}
 		return verdict{false, f.router.reason, f.router.message}
 	case !trusted(f.active):
 		return verdict{false, v1alpha1.ReasonRouterStarting, fmt.Sprintf("the router of pod %s has not reported yet", f.active.Status.PodName)}
 	case want == 0:
-		return verdict{true, v1alpha1.ReasonScaledToZero, "no worker is wanted; set spec.workers to start some"}
+		return verdict{true, v1alpha1.ReasonScaledToZero, fmt.Sprintf("no worker of pool %s is wanted; set spec.workers to start some", pool.Name)}
 	case missing <= 0:
 		return verdict{true, v1alpha1.ReasonWorkersReady, fmt.Sprintf("%d of %d workers ready", f.ready, want)}
 	}
-	for _, w := range f.active.Status.Router.Workers {
-		if w.State == v1alpha1.WorkerFailed && w.LastError != "" {
-			why := w.LastError
-			if w.LastExit != nil && w.LastExit.Reason.NextStep() != "" {
-				why += "; " + w.LastExit.Reason.NextStep()
-			}
-			return verdict{false, v1alpha1.ReasonWorkersFailing, fmt.Sprintf("%d of %d workers not ready: worker %s/%d: %s (kubectl logs %s -c %s)",
-				missing, want, f.active.Status.PodName, w.Slot, why, f.active.Status.PodName, v1alpha1.WorkerContainer)}
-		}
+	if why := f.failing(want); why != "" {
+		return verdict{false, v1alpha1.ReasonWorkersFailing, why}
 	}
-	return verdict{false, v1alpha1.ReasonWorkersStarting, fmt.Sprintf("%d of %d workers not ready", missing, want)}
+	return verdict{false, v1alpha1.ReasonWorkersStarting, fmt.Sprintf("%d of %d workers of pod %s not ready yet", missing, want, f.active.Status.PodName)}
+}
+
+// failing names a worker that ended before it was ready, why, and the next step; empty when there is none. It counts while the pod is not Ready.
+func (f *facts) failing(want int32) string {
+	if f.active == nil || !sameRouter(f.active) {
+		return ""
+	}
+	pod := f.active.Status.PodName
+	for _, w := range f.active.Status.Router.Workers {
+		if w.State != v1alpha1.WorkerFailed || w.LastError == "" {
+			continue
+		}
+		why := w.LastError
+		if w.LastExit != nil && w.LastExit.Reason.NextStep() != "" {
+			why += "; " + w.LastExit.Reason.NextStep()
+		}
+		return fmt.Sprintf("%d of %d workers not ready: worker %s/%d: %s (kubectl logs %s -c %s)", want-f.ready, want, pod, w.Slot, why, pod, v1alpha1.WorkerContainer)
+	}
+	return ""
 }
 
 // recycling says what became of the annotation that asks for fresh processes; no reason when there is nothing to say.
@@ -156,18 +172,15 @@ func (f *facts) readiness(pool *v1alpha1.WorkerPool, set *conditions.Set, availa
 	switch {
 	case pool.DeletionTimestamp != nil:
 		if pool.Annotations[v1alpha1.AnnotationForceCleanup] == string(pool.UID) {
-			return verdict{false, v1alpha1.ReasonCleanupForced, "cleanup is forced; processes may still run where the Events say. Left: " + f.ending}, time.Time{}
+			return verdict{false, v1alpha1.ReasonCleanupForced, fmt.Sprintf("cleanup of pool %s is forced; processes may still run where the Events say. Left: %s", pool.Name, f.ending)}, time.Time{}
 		}
 		return verdict{false, v1alpha1.ReasonTerminating, terminating(pool, f.ending)}, time.Time{}
 	case f.router.ok && available.ok && f.stalled.reason != v1alpha1.ReasonCrashLooping:
 		return available, time.Time{}
 	}
 	bad := available
-	switch {
-	case f.stalled.ok:
+	if f.stalled.ok {
 		bad = f.stalled
-	case !f.router.ok:
-		bad = f.router
 	}
 	was := set.Old(v1alpha1.ConditionReady)
 	if was == nil || was.Status != metav1.ConditionTrue || was.ObservedGeneration != pool.Generation {
@@ -186,9 +199,9 @@ func (f *facts) readiness(pool *v1alpha1.WorkerPool, set *conditions.Set, availa
 // terminating says what is left, since when, and how to force: a stable text, because it is written on change only.
 func terminating(pool *v1alpha1.WorkerPool, left string) string {
 	if left == "" {
-		left = "checking that nothing is left"
+		left = "the check that nothing is left"
 	}
-	return fmt.Sprintf("deleted at %s, waiting for: %s. %s", stamp(*pool.DeletionTimestamp), left, howToForce(pool))
+	return fmt.Sprintf("pool %s was deleted at %s, waiting for: %s. %s", pool.Name, stamp(*pool.DeletionTimestamp), left, howToForce(pool))
 }
 
 func howToForce(pool *v1alpha1.WorkerPool) string {

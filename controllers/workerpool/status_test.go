@@ -80,7 +80,7 @@ func TestStatus(t *testing.T) {
 		{name: "ready", ready: "True/WorkersReady", summary: "2/2", message: "2 of 2 workers ready"},
 		{name: "no group", edits: []func(*observation){func(o *observation) { o.groups = nil }}, ready: "False/RouterStarting", reconciling: "True/Progressing", summary: "0/2"},
 		{name: "router down", edits: []func(*observation){routerDown}, ready: "False/ImagePullFailed", reconciling: "True/Progressing", summary: "0/2", message: "image i:1"},
-		{name: "workers start", edits: []func(*observation){fewer}, ready: "False/WorkersStarting", reconciling: "True/Progressing", summary: "1/2", message: "1 of 2 workers not ready"},
+		{name: "workers start", edits: []func(*observation){fewer}, ready: "False/WorkersStarting", reconciling: "True/Progressing", summary: "1/2", message: "1 of 2 workers of pod "},
 		{name: "workers fail", edits: []func(*observation){fewer, func(o *observation) {
 			o.groups[0].Status.Router.Workers[1] = v1alpha1.WorkerStatus{Slot: 1, State: v1alpha1.WorkerFailed, LastError: "ValueError, app.py:9"}
 		}}, ready: "False/WorkersFailing", reconciling: "True/Progressing", summary: "1/2", message: "/1: ValueError, app.py:9 (kubectl logs"},

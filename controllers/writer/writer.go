@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -183,6 +184,16 @@ func Ended(err error) bool {
 }
 
 // Refused says that the API server understood a write and does not allow it: quota, policy, missing rights, or an object that is not valid.
+// An admission webhook may answer with any code, and one that cannot be reached counts too: somebody must repair it.
 func Refused(err error) bool {
-	return !Ended(err) && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err))
+	return !Ended(err) && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || byAdmission(err))
+}
+
+func byAdmission(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return false
+	}
+	said := status.Status().Message
+	return strings.Contains(said, "denied the request") || strings.Contains(said, "denied request") || strings.Contains(said, "failed calling webhook")
 }
