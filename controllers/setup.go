@@ -4,6 +4,7 @@ package controllers
 import (
 	"context"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/controllers/catchup"
+	"github.com/snakepit-k8s/snakepit/controllers/metrics"
 	"github.com/snakepit-k8s/snakepit/controllers/sweep"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool"
@@ -38,6 +40,8 @@ type Options struct {
 	Concurrency int
 	// Clock tells the time; the real one when it is nil.
 	Clock clock.PassiveClock
+	// Metrics is where the operator's metrics are registered; nowhere that is scraped when it is nil.
+	Metrics prometheus.Registerer
 	// SkipNameValidation lets tests run several managers in one process.
 	SkipNameValidation bool
 }
@@ -77,18 +81,23 @@ func Setup(mgr ctrl.Manager, options Options) error {
 	if err := writer.IndexOwners(context.Background(), mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
+	if options.Metrics == nil {
+		options.Metrics = prometheus.NewRegistry()
+	}
+	counted := metrics.New(options.Metrics)
+	counted.Watch(mgr.GetClient(), mgr.Elected())
 	recorder := mgr.GetEventRecorder("snakepit-operator")
 	newWriter := func() *writer.Writer {
 		return &writer.Writer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Ledger: catchup.NewLedger(options.Clock)}
 	}
 	settings := controller.Options{MaxConcurrentReconciles: options.Concurrency, SkipNameValidation: &options.SkipNameValidation}
-	pools := &workerpool.Reconciler{Writer: newWriter(), Events: recorder, Clock: options.Clock}
+	pools := &workerpool.Reconciler{Writer: newWriter(), Events: recorder, Clock: options.Clock, Metrics: counted}
 	if err := pools.SetupWithManager(mgr, settings); err != nil {
 		return err
 	}
-	groups := &workergroup.Reconciler{Writer: newWriter(), Events: recorder, Clock: options.Clock, RouterImage: options.RouterImage}
+	groups := &workergroup.Reconciler{Writer: newWriter(), Events: recorder, Clock: options.Clock, RouterImage: options.RouterImage, Metrics: counted}
 	if err := groups.SetupWithManager(mgr, settings); err != nil {
 		return err
 	}
-	return mgr.Add(&sweep.Sweeper{Writer: newWriter(), Log: mgr.GetLogger().WithName("sweep"), Clock: clock.RealClock{}})
+	return mgr.Add(&sweep.Sweeper{Writer: newWriter(), Log: mgr.GetLogger().WithName("sweep"), Clock: clock.RealClock{}, Metrics: counted})
 }

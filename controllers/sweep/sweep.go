@@ -5,6 +5,7 @@ package sweep
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -18,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/metrics"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
 )
 
@@ -29,6 +31,8 @@ type Sweeper struct {
 	Writer *writer.Writer
 	Log    logr.Logger
 	Clock  clock.WithTicker
+	// Metrics counts what is removed; nil counts nothing.
+	Metrics *metrics.Metrics
 }
 
 // NeedLeaderElection is true: two sweepers would do the same work twice.
@@ -39,10 +43,8 @@ func (s *Sweeper) Start(ctx context.Context) error {
 	ticker := s.Clock.NewTicker(Interval)
 	defer ticker.Stop()
 	for {
-		if n, err := s.Sweep(ctx); err != nil {
+		if _, err := s.Sweep(ctx); err != nil {
 			s.Log.Info("sweep not finished; the next one goes on", "because", err.Error())
-		} else if n > 0 {
-			s.Log.Info("removed children without an owner", "number", n)
 		}
 		select {
 		case <-ctx.Done():
@@ -82,6 +84,8 @@ func (s *Sweeper) Sweep(ctx context.Context) (int, error) {
 				return deleted, err
 			}
 			deleted++
+			s.Metrics.Orphan()
+			s.Log.Info("removed a child whose owner is gone", "type", fmt.Sprintf("%T", child), "namespace", child.GetNamespace(), "name", child.GetName())
 		}
 	}
 	return deleted, nil

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/metrics"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup/resources"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
@@ -73,6 +74,7 @@ func (r *Reconciler) createPod(ctx context.Context, group *v1alpha1.WorkerGroup,
 	case errors.Is(err, writer.ErrTaken):
 		return &refusal{v1alpha1.ReasonNameTaken, fmt.Sprintf("pod %s exists and is not this group's; delete or rename it (kubectl get pod %s -o yaml)", pod.Name, pod.Name)}, nil
 	case writer.Refused(err):
+		r.Metrics.Refused(metrics.KindPod)
 		return &refusal{v1alpha1.ReasonPodRejected, fmt.Sprintf("the API server refused pod %s: %v. Change spec.template, or the quota, policy or webhook that it names; it is tried again", pod.Name, err)}, nil
 	default:
 		return nil, err
@@ -97,6 +99,7 @@ func (r *Reconciler) deletePod(ctx context.Context, obs *observation, a plan.Del
 		return err
 	}
 	if a.Force {
+		r.Metrics.Forced()
 		r.event(poolReference(obs.group), obs.group, corev1.EventTypeWarning, v1alpha1.EventCleanupForced, "DeletePod",
 			"pod %s was removed without proof of its end: processes of it may still run on node %s", pod.Name, a.Pod.Node)
 		return nil
@@ -121,7 +124,11 @@ func (r *Reconciler) release(ctx context.Context, obs *observation, a plan.Relea
 		}
 	}
 	r.words.forget(obs.group.UID)
-	return r.Writer.SetFinalizer(ctx, obs.group, false)
+	if err := r.Writer.SetFinalizer(ctx, obs.group, false); err != nil {
+		return err
+	}
+	r.Metrics.Released(metrics.KindGroup, obs.group.UID, r.Clock.Since(obs.group.DeletionTimestamp.Time))
+	return nil
 }
 
 func podReference(group *v1alpha1.WorkerGroup, pod plan.Pod) *corev1.Pod {

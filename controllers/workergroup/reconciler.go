@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/metrics"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
 )
@@ -43,6 +44,8 @@ type Reconciler struct {
 	Events      events.EventRecorder
 	Clock       clock.PassiveClock
 	RouterImage string
+	// Metrics counts starts, ends and refusals; nil counts nothing.
+	Metrics *metrics.Metrics
 
 	words lastWord
 }

@@ -35,7 +35,14 @@ func (r *Reconciler) writeStatus(ctx context.Context, obs *observation, refused 
 	if sameStatus(next, was) {
 		return nil
 	}
-	return r.Writer.ApplyStatus(ctx, obs.group.UID, obs.group, &next, v1alpha1.FieldManagerOperator)
+	if err := r.Writer.ApplyStatus(ctx, obs.group.UID, obs.group, &next, v1alpha1.FieldManagerOperator); err != nil {
+		return err
+	}
+	started := !meta.IsStatusConditionTrue(was.Conditions, v1alpha1.ConditionRouterReady) && meta.IsStatusConditionTrue(next.Conditions, v1alpha1.ConditionRouterReady)
+	if pod := current(obs); started && pod != nil {
+		r.Metrics.PodReady(obs.group.UID, pod.UID, now.Sub(pod.CreationTimestamp.Time))
+	}
+	return nil
 }
 
 func sameStatus(a, b ownStatus) bool {

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/metrics"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/resources"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
@@ -47,6 +48,7 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 			err = fmt.Errorf("bug: unknown action %T", action)
 		}
 		if writer.Refused(err) {
+			r.Metrics.Refused(kindOf(action))
 			return fmt.Sprintf("the API server refused a part of pool %s: %v. Change the quota, policy or webhook that it names, or the operator's rights; it is tried again", obs.pool.Name, err), nil
 		}
 		if err != nil {
@@ -190,7 +192,26 @@ func (r *Reconciler) release(ctx context.Context, pool *v1alpha1.WorkerPool) err
 			return fmt.Errorf("%w: %T", errLeft, list)
 		}
 	}
-	return r.Writer.SetFinalizer(ctx, pool, false)
+	if err := r.Writer.SetFinalizer(ctx, pool, false); err != nil {
+		return err
+	}
+	r.Metrics.Released(metrics.KindPool, pool.UID, r.Clock.Since(pool.DeletionTimestamp.Time))
+	return nil
+}
+
+// kindOf is the kind of object that an action writes.
+func kindOf(action plan.Action) string {
+	switch a := action.(type) {
+	case plan.EnsureChild:
+		return string(a.Child.Kind)
+	case plan.DeleteChild:
+		return string(a.Child.Kind)
+	case plan.DeletePod:
+		return metrics.KindPod
+	case plan.AddFinalizer, plan.Release:
+		return metrics.KindPool
+	}
+	return metrics.KindGroup
 }
 
 func itemCount(list client.ObjectList) int {

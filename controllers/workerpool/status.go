@@ -31,7 +31,19 @@ func (r *Reconciler) writeStatus(ctx context.Context, obs *observation, now time
 		return again, err
 	}
 	r.announce(obs, next.Conditions)
+	if since, reached := arrived(obs.pool.Status.Conditions, next.Conditions); reached {
+		r.Metrics.PoolReady(now.Sub(since))
+	}
 	return again, nil
+}
+
+// arrived says whether a pool that was being made or changed is Ready now and has reached what is wanted, and since when it was on the way.
+func arrived(was, now []metav1.Condition) (since time.Time, reached bool) {
+	way := meta.FindStatusCondition(was, v1alpha1.ConditionReconciling)
+	if way == nil || meta.FindStatusCondition(now, v1alpha1.ConditionReconciling) != nil || !meta.IsStatusConditionTrue(now, v1alpha1.ConditionReady) {
+		return time.Time{}, false
+	}
+	return way.LastTransitionTime.Time, true
 }
 
 // announce tells of conditions that just became true and that somebody must act on, and of Ready as it turns. What it compares with is the
