@@ -70,6 +70,15 @@ const (
 	ReasonReplacing = "Replacing"
 	// ReasonDraining: running calls and bound sessions have until the deadline.
 	ReasonDraining = "Draining"
+	// ReasonDrainHeld: the drain's deadline passed, and spec.drain.onDeadline is Hold: sessions or calls are left, and the group stays for them.
+	// Cure: end them, or set spec.drain.onDeadline to Terminate, which ends them at once.
+	ReasonDrainHeld = "DrainHeld"
+	// ReasonDrained: the pool is drained, because the annotation snakepit.dev/drain asks for it; no worker runs.
+	// Cure: remove the annotation (kubectl annotate wpool NAME snakepit.dev/drain-); a fresh group follows.
+	ReasonDrained = "Drained"
+	// ReasonNodeLost: a group's node was not Ready for spec.failover.after. A successor was made; processes of the old group may still run there.
+	// Cure: repair the node; or delete its Node object, or taint it with node.kubernetes.io/out-of-service, once it is surely off.
+	ReasonNodeLost = "NodeLost"
 	// ReasonRecycling: workers are replaced by fresh processes, one at a time.
 	ReasonRecycling = "Recycling"
 	// ReasonRecycleRequestInvalid: the annotation snakepit.dev/recycle cannot be read; the message says how to write it.
@@ -98,6 +107,7 @@ const (
 	EventSessionLost    = "SessionLost"
 	EventDrainStarted   = "DrainStarted"
 	EventDrainTimeout   = "DrainTimeout"
+	EventNodeLost       = "NodeLost"
 	EventCleanupBlocked = "CleanupBlocked"
 	EventCleanupForced  = "CleanupForced"
 	EventGroupCreated   = "GroupCreated"
