@@ -29,7 +29,7 @@ import (
 var version = "dev"
 
 type options struct {
-	leaderElect                                           bool
+	leaderElect, watchNodes                               bool
 	routerImage, metricsAddress, probeAddress, namespaces string
 }
 
@@ -37,6 +37,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.routerImage, "router-image", "", "Image of the router in each pool's pod (required); the operator's own image holds it.")
 	flag.BoolVar(&o.leaderElect, "leader-elect", false, "Let only one of several operators act.")
+	flag.BoolVar(&o.watchNodes, "watch-nodes", true, "Drain groups on cordoned nodes and replace those on lost ones; needs rights on nodes and PodDisruptionBudgets.")
 	flag.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443", "Address of the metrics over HTTPS, with authentication and authorization; 0 turns them off.")
 	flag.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "Address of /healthz and /readyz.")
 	flag.StringVar(&o.namespaces, "namespaces", "", "Comma-separated namespaces to act in; all when empty.")
@@ -62,7 +63,7 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	if err := controllers.Setup(mgr, controllers.Options{RouterImage: o.routerImage, Metrics: ctrlmetrics.Registry}); err != nil {
+	if err := controllers.Setup(mgr, controllers.Options{RouterImage: o.routerImage, WatchNodes: o.watchNodes, Metrics: ctrlmetrics.Registry}); err != nil {
 		return err
 	}
 	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {

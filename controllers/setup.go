@@ -36,6 +36,9 @@ import (
 type Options struct {
 	// RouterImage runs in each group's pod as its router.
 	RouterImage string
+	// WatchNodes lets the operator act on nodes that are cordoned or lost, and protect pods from eviction meanwhile. It needs rights on nodes and
+	// PodDisruptionBudgets.
+	WatchNodes bool
 	// Concurrency is the number of pools, and of groups, that are looked at at the same time; 4 when it is 0.
 	Concurrency int
 	// Clock tells the time; the real one when it is nil.

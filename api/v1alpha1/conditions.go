@@ -115,6 +115,15 @@ const (
 	ReasonReplacing = "Replacing"
 	// ReasonDraining (Draining, WorkersReady): bound sessions and running calls have until the deadline. Cure: none needed.
 	ReasonDraining = "Draining"
+	// ReasonDrainHeld (Draining): the drain's deadline passed, and spec.drain.onDeadline is Hold: sessions or calls are left, and the group stays for them.
+	// Cure: end them, or set spec.drain.onDeadline to Terminate, which ends them at once.
+	ReasonDrainHeld = "DrainHeld"
+	// ReasonDrained (Ready, Draining): the pool is drained, because the annotation snakepit.dev/drain asks for it; no worker runs.
+	// Cure: remove the annotation (kubectl annotate wpool NAME snakepit.dev/drain-); a fresh group follows.
+	ReasonDrained = "Drained"
+	// ReasonNodeLost (Draining): a group's node was not Ready for spec.failover.after. A successor was made; processes of the old group may still run there.
+	// Cure: repair the node; or delete its Node object, or taint it with node.kubernetes.io/out-of-service, once it is surely off.
+	ReasonNodeLost = "NodeLost"
 	// ReasonRecycling (Recycling): workers are replaced by fresh processes, one at a time. Cure: wait.
 	ReasonRecycling = "Recycling"
 	// ReasonRecycleRequestInvalid (Recycling=False): the annotation snakepit.dev/recycle cannot be read.
@@ -170,6 +179,8 @@ const (
 	// EventWorkerOOM (Warning): a worker was killed for memory and replaced (MEMORY_GUARD, CONTAINER_OOM).
 	// Cure: raise the limit in template, lower workers, or set recycle.maxMemory.
 	EventWorkerOOM = "WorkerOutOfMemory"
+	// EventNodeLost (Warning): a group's node was not Ready for spec.failover.after, and a successor is made. Cure: repair the node.
+	EventNodeLost = "NodeLost"
 	// EventRecycled (Normal): what the annotation snakepit.dev/recycle asked for is done. Cure: none needed.
 	EventRecycled = "WorkersRecycled"
 	// EventSessionLost (Warning): sessions ended without their callers' wish. Cure: the Events before it say why.

@@ -23,6 +23,7 @@ func MakeGroup(pool *v1alpha1.WorkerPool, revision string, ordinal int) *v1alpha
 			LiveSettings: Live(pool),
 		},
 	}
+	group.Spec.Drain.OnDeadline = "" // the pool's word counts, and it may change
 	// One that cannot be read is said in the pool's status.
 	group.Spec.RecycleRequest, _ = RecycleRequest(pool)
 	group.Labels[v1alpha1.LabelRevision] = revision
