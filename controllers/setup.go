@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -20,6 +21,7 @@ import (
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/controllers/catchup"
 	"github.com/snakepit-k8s/snakepit/controllers/metrics"
+	"github.com/snakepit-k8s/snakepit/controllers/nodes"
 	"github.com/snakepit-k8s/snakepit/controllers/sweep"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool"
@@ -68,6 +70,7 @@ func CacheOptions() (cache.Options, error) {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Node{}: {Transform: nodes.Trim}, &policyv1.PodDisruptionBudget{}: only,
 			&corev1.Pod{}: only, &corev1.Service{}: only, &corev1.ServiceAccount{}: only, &rbacv1.Role{}: only, &rbacv1.RoleBinding{}: only,
 		},
 	}, nil
@@ -94,7 +97,12 @@ func Setup(mgr ctrl.Manager, options Options) error {
 		return &writer.Writer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Ledger: catchup.NewLedger(options.Clock)}
 	}
 	settings := controller.Options{MaxConcurrentReconciles: options.Concurrency, SkipNameValidation: &options.SkipNameValidation}
-	pools := &workerpool.Reconciler{Writer: newWriter(), Events: recorder, Clock: options.Clock, Metrics: counted}
+	pools := &workerpool.Reconciler{Writer: newWriter(), Events: recorder, Clock: options.Clock, Metrics: counted, WatchNodes: options.WatchNodes}
+	if options.WatchNodes {
+		if err := nodes.Index(context.Background(), mgr.GetFieldIndexer()); err != nil {
+			return err
+		}
+	}
 	if err := pools.SetupWithManager(mgr, settings); err != nil {
 		return err
 	}
@@ -102,5 +110,5 @@ func Setup(mgr ctrl.Manager, options Options) error {
 	if err := groups.SetupWithManager(mgr, settings); err != nil {
 		return err
 	}
-	return mgr.Add(&sweep.Sweeper{Writer: newWriter(), Log: mgr.GetLogger().WithName("sweep"), Clock: clock.RealClock{}, Metrics: counted})
+	return mgr.Add(&sweep.Sweeper{Writer: newWriter(), Log: mgr.GetLogger().WithName("sweep"), Clock: clock.RealClock{}, Metrics: counted, WatchNodes: options.WatchNodes})
 }

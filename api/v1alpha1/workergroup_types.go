@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"time"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -73,6 +75,12 @@ type DrainRequest struct {
 	// +kubebuilder:validation:MaxLength=63
 	Cause string `json:"cause"`
 }
+
+// HeldDrain is the time from the beginning to the deadline of a drain that is held: so far away that nothing of the drain's own ends it.
+const HeldDrain = 365 * 24 * time.Hour
+
+// Held says whether the drain ends only when nothing is left.
+func (d *DrainRequest) Held() bool { return d != nil && d.Deadline.Sub(d.StartedAt.Time) >= HeldDrain }
 
 // Causes of a drain.
 const (

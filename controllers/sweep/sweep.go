@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -33,6 +34,8 @@ type Sweeper struct {
 	Clock  clock.WithTicker
 	// Metrics counts what is removed; nil counts nothing.
 	Metrics *metrics.Metrics
+	// WatchNodes: the operator makes PodDisruptionBudgets too.
+	WatchNodes bool
 }
 
 // NeedLeaderElection is true: two sweepers would do the same work twice.
@@ -58,6 +61,9 @@ func (s *Sweeper) Start(ctx context.Context) error {
 func (s *Sweeper) Sweep(ctx context.Context) (int, error) {
 	lists := []client.ObjectList{
 		&v1alpha1.WorkerGroupList{}, &corev1.PodList{}, &corev1.ServiceList{}, &corev1.ServiceAccountList{}, &rbacv1.RoleList{}, &rbacv1.RoleBindingList{},
+	}
+	if s.WatchNodes {
+		lists = append(lists, &policyv1.PodDisruptionBudgetList{})
 	}
 	deleted := 0
 	for _, list := range lists {

@@ -55,6 +55,7 @@ func (o *observation) input(now time.Time) plan.Input {
 	in := plan.Input{Now: now, Group: plan.Group{
 		Deleting: o.group.DeletionTimestamp != nil,
 		Draining: o.group.Spec.DrainRequest != nil,
+		Lost:     o.group.Spec.DrainRequest != nil && o.group.Spec.DrainRequest.Cause == v1alpha1.DrainCauseNodeLost,
 		PodUID:   o.group.Spec.PodUID,
 		Forced:   o.forced,
 		ForceAt:  forceAt(o.group),

@@ -82,8 +82,11 @@ func computeStatus(obs *observation, refused *refusal, now time.Time) ownStatus 
 	put(v1alpha1.ConditionReady, ready, readyReason, readyMessage)
 	put(v1alpha1.ConditionRouterReady, routerReady, reason, message)
 	if d := group.Spec.DrainRequest; d != nil {
-		put(v1alpha1.ConditionDraining, true, v1alpha1.ReasonDraining,
-			fmt.Sprintf("no new sessions since %s; what is left ends at %s (%s)", stamp(d.StartedAt), stamp(d.Deadline), d.Cause))
+		until := "what is left ends at " + stamp(d.Deadline)
+		if d.Held() {
+			until = "it ends when nothing is left"
+		}
+		put(v1alpha1.ConditionDraining, true, v1alpha1.ReasonDraining, fmt.Sprintf("no new sessions since %s; %s (%s)", stamp(d.StartedAt), until, d.Cause))
 	}
 	if refused != nil {
 		put(v1alpha1.ConditionStalled, true, refused.reason, refused.message)

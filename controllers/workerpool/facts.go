@@ -32,16 +32,15 @@ type facts struct {
 	router   verdict
 	adapter  *metav1.Condition
 	stalled  verdict
-	draining string
-	// ending is what a deletion waits for; overdue is when it has waited too long.
-	ending  string
-	overdue time.Time
+	draining drains
+	// ending is what a deletion waits for; again is when the passing of time alone says something new; zero for never.
+	ending string
+	again  time.Time
 }
 
 // gather reads the groups: counts into out, the rest into facts.
 func gather(obs *observation, out *v1alpha1.WorkerPoolStatus, now time.Time) facts {
 	f := facts{router: verdict{false, v1alpha1.ReasonRouterStarting, fmt.Sprintf("no group of pool %s serves yet", obs.pool.Name)}}
-	var draining []string
 	for i := range obs.groups {
 		g := &obs.groups[i]
 		if trusted(g) {
@@ -50,17 +49,15 @@ func gather(obs *observation, out *v1alpha1.WorkerPoolStatus, now time.Time) fac
 			out.Sessions += g.Status.Router.Sessions
 		}
 		if g.DeletionTimestamp != nil || g.Spec.DrainRequest != nil {
-			draining = append(draining, ending(g))
-			if message := blocked(obs.pool, g, now); message != "" {
-				f.stalled = verdict{true, v1alpha1.ReasonCleanupBlocked, message}
-			} else if g.DeletionTimestamp != nil {
-				f.overdue = overdue(g)
-			}
+			f.draining.add(obs, g, now)
+			f.wait(obs, g, now)
 		} else if g.Spec.Revision == obs.revision && f.active == nil {
 			f.active = g
 		}
 	}
-	f.draining = strings.Join(draining, "; ")
+	if f.active == nil {
+		f.router = f.draining.inactive(obs, f.router)
+	}
 	if names := taken(obs); names != "" {
 		f.stalled = verdict{true, v1alpha1.ReasonNameTaken, names}
 	}
@@ -70,7 +67,7 @@ func gather(obs *observation, out *v1alpha1.WorkerPoolStatus, now time.Time) fac
 	if f.active != nil {
 		f.describe(obs, out)
 	}
-	f.ending = f.draining
+	f.ending = f.draining.text()
 	if f.ending == "" && len(obs.orphans) > 0 {
 		f.ending = fmt.Sprintf("pod %s, whose group is gone", obs.orphans[0].Name)
 	}
@@ -84,10 +81,13 @@ func (f *facts) describe(obs *observation, out *v1alpha1.WorkerPoolStatus) {
 	if trusted(g) {
 		f.ready = g.Status.Router.ReadyWorkers
 		out.ReadyWorkers = f.ready
-		f.reached = len(obs.groups) == 1 && resources.GroupMatches(wanted(obs, g), g) && g.Status.Router.ObservedGeneration >= g.Generation
+		f.reached = len(obs.groups) == 1+len(f.draining.lost) && resources.GroupMatches(wanted(obs, g), g) && g.Status.Router.ObservedGeneration >= g.Generation
 	}
 	if c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionRouterReady); c != nil {
 		f.router = verdict{c.Status == metav1.ConditionTrue, c.Reason, c.Message}
+	}
+	if at := obs.places[g.UID]; !f.router.ok && !at.node.DownSince.IsZero() {
+		f.router = verdict{false, v1alpha1.ReasonRouterUnreachable, nodeDown(obs.pool, at)}
 	}
 	if c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionStalled); c != nil && c.Status == metav1.ConditionTrue && !f.stalled.ok {
 		f.stalled = verdict{true, c.Reason, c.Message}
@@ -206,31 +206,6 @@ func terminating(pool *v1alpha1.WorkerPool, left string) string {
 
 func howToForce(pool *v1alpha1.WorkerPool) string {
 	return fmt.Sprintf("To force: kubectl annotate wpool %s %s=%s", pool.Name, v1alpha1.AnnotationForceCleanup, pool.UID)
-}
-
-// ending says what a group that ends waits for.
-func ending(g *v1alpha1.WorkerGroup) string {
-	if g.DeletionTimestamp != nil {
-		if c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionReady); c != nil && c.Reason == v1alpha1.ReasonTerminating {
-			return fmt.Sprintf("group %s: %s", g.Name, c.Message)
-		}
-		return fmt.Sprintf("group %s, deleted at %s", g.Name, stamp(*g.DeletionTimestamp))
-	}
-	d := g.Spec.DrainRequest
-	return fmt.Sprintf("group %s drains since %s, until %s at the latest (%s)", g.Name, stamp(d.StartedAt), stamp(d.Deadline), d.Cause)
-}
-
-// blocked says that a group's pod is left although its own grace has passed.
-func blocked(pool *v1alpha1.WorkerPool, g *v1alpha1.WorkerGroup, now time.Time) string {
-	if g.DeletionTimestamp == nil || now.Before(overdue(g)) {
-		return ""
-	}
-	return fmt.Sprintf("%s. Its node may be lost (kubectl get nodes). %s", ending(g), howToForce(pool))
-}
-
-// overdue is when a deleted group's pod should be gone.
-func overdue(g *v1alpha1.WorkerGroup) time.Time {
-	return g.DeletionTimestamp.Add(drainTimeout(g) + 2*v1alpha1.CleanupTailSeconds*time.Second)
 }
 
 func taken(obs *observation) string {

@@ -3,6 +3,7 @@ package workerpool
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -100,8 +101,8 @@ func computeStatus(obs *observation, now time.Time) (v1alpha1.WorkerPoolStatus, 
 	} else {
 		set.Put(v1alpha1.ConditionAdapterLoaded, metav1.ConditionUnknown, v1alpha1.ReasonAdapterLoading, fmt.Sprintf("the router of pool %s has not reported yet", pool.Name))
 	}
-	if f.draining != "" {
-		set.Put(v1alpha1.ConditionDraining, metav1.ConditionTrue, v1alpha1.ReasonDraining, f.draining)
+	if text := f.draining.text(); text != "" {
+		set.Put(v1alpha1.ConditionDraining, metav1.ConditionTrue, f.draining.reason(), text)
 	}
 	if c := recycling(obs, f); c.reason != "" {
 		set.Put(v1alpha1.ConditionRecycling, conditions.Status(c.ok), c.reason, c.message)
@@ -109,14 +110,14 @@ func computeStatus(obs *observation, now time.Time) (v1alpha1.WorkerPoolStatus, 
 	switch {
 	case f.stalled.ok:
 		set.Put(v1alpha1.ConditionStalled, metav1.ConditionTrue, f.stalled.reason, f.stalled.message)
-	case pool.DeletionTimestamp != nil:
+	case pool.DeletionTimestamp != nil || f.router.reason == v1alpha1.ReasonDrained:
 	case !f.reached || (!ready.ok && unfinished(set, pool.Generation)):
 		reason, message := progress(obs, f, available)
 		set.Put(v1alpha1.ConditionReconciling, metav1.ConditionTrue, reason, message)
 	}
 	out.Conditions = set.List()
 	if again.IsZero() {
-		again = f.overdue
+		again = f.again
 	}
 	return out, again
 }
@@ -129,8 +130,8 @@ func unfinished(set *conditions.Set, generation int64) bool {
 
 func progress(obs *observation, f facts, available verdict) (reason, message string) {
 	switch {
-	case f.draining != "":
-		return v1alpha1.ReasonReplacing, f.draining
+	case len(f.draining.ordinary) > 0:
+		return v1alpha1.ReasonReplacing, strings.Join(f.draining.ordinary, "; ")
 	case f.active == nil:
 		return v1alpha1.ReasonProgressing, fmt.Sprintf("the group of revision %s of pool %s is being made", obs.revision, obs.pool.Name)
 	case !available.ok:
