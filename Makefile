@@ -8,7 +8,9 @@ MAKEFLAGS += --no-print-directory
 CLUSTER ?= local
 # Where images go with CLUSTER=current; kind clusters load them instead.
 IMAGE_REPOSITORY ?=
-export CLUSTER IMAGE_REPOSITORY
+# 1 or 2 nodes of a local cluster that is yet to start (1 unless said).
+NODES ?=
+export CLUSTER IMAGE_REPOSITORY NODES
 
 PYTHON ?= python3
 VENV := .venv
@@ -49,7 +51,7 @@ test: ## Everything that CI checks; what this machine cannot run is named in one
 
 ##@ Cluster
 .PHONY: cluster-up
-cluster-up: ## Start (or find) the local one-node Kubernetes
+cluster-up: ## Start (or find) the local one-node Kubernetes; NODES=2 for two nodes
 	@$(LOCAL_CLUSTER) up
 
 .PHONY: cluster-down
@@ -59,6 +61,14 @@ cluster-down: ## Stop it and remove every process, mount, interface and file of 
 .PHONY: cluster-status
 cluster-status: ## Say what runs and how to reach it
 	@$(LOCAL_CLUSTER) status
+
+.PHONY: node-cut
+node-cut: ## Cut the second node off (NODES=2); its containers run on
+	@$(LOCAL_CLUSTER) node-cut
+
+.PHONY: node-return
+node-return: ## Bring the second node back
+	@$(LOCAL_CLUSTER) node-return
 
 .PHONY: images
 images: ## Build the operator and worker images and load them into the cluster

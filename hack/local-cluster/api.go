@@ -18,7 +18,6 @@ import (
 type api struct {
 	client *http.Client
 	server string
-	node   string
 }
 
 func newAPI(config node.Config) (api, error) {
@@ -42,7 +41,6 @@ func newAPI(config node.Config) (api, error) {
 			},
 		},
 		server: config.Server(),
-		node:   config.Name,
 	}, nil
 }
 
@@ -86,9 +84,9 @@ func (c conditions) want(kind string) error {
 
 func (a api) ready() error { return a.get("/readyz", nil) }
 
-func (a api) nodeReady() error {
+func (a api) nodeReady(config node.Config) error {
 	var found conditions
-	if err := a.get("/api/v1/nodes/"+a.node, &found); err != nil {
+	if err := a.get("/api/v1/nodes/"+config.NodeName(), &found); err != nil {
 		return err
 	}
 	return found.want("Ready")

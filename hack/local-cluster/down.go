@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -66,27 +65,36 @@ func removeAll(p place) (string, error) {
 	// Names follow from the cluster's name alone, so a lost node.json is no loss.
 	config := node.Config{Name: p.name, Dir: dir}
 	deadline := time.Now().Add(endLimit)
-	if err := config.Thaw(); err != nil {
-		return "", err
-	}
-	if err := endProcesses(config, deadline); err != nil {
+	if err := removeNode(config.Second(), deadline); err != nil {
 		return "", err
 	}
 	if err := hostlink.Disconnect(config); err != nil {
 		return "", err
 	}
-	if err := config.RemoveCgroups(deadline); err != nil {
-		return "", err
-	}
 	if err := p.unlink(); err != nil {
 		return "", err
 	}
-	// First out of sight of others, then removed: a half removed folder must
-	// not look like a cluster.
-	if err := os.Remove(filepath.Join(dir, "init.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", err
+	return "", removeNode(config, deadline)
+}
+
+// removeNode ends one node and removes its cgroups and its folder, however far
+// it had come.
+func removeNode(config node.Config, deadline time.Time) error {
+	if err := config.Thaw(); err != nil {
+		return err
 	}
-	return "", os.RemoveAll(dir)
+	if err := endProcesses(config, deadline); err != nil {
+		return err
+	}
+	if err := config.RemoveCgroups(deadline); err != nil {
+		return err
+	}
+	// First out of sight of others, then removed: a half removed folder must
+	// not look like a node.
+	if err := os.Remove(config.Path("init.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.RemoveAll(config.Dir)
 }
 
 // endProcesses kills the first process, with which the kernel ends all others

@@ -22,7 +22,8 @@ const testCluster = "spk-down-test"
 
 // TestDownLeavesNothing brings a cluster up beside the first, runs a pod that
 // answers, and removes it: after an ordinary life, after its first process was
-// killed, and after a start that was broken off.
+// killed, with two nodes of which one was cut off, and after a start that was
+// broken off.
 func TestDownLeavesNothing(t *testing.T) {
 	if os.Getenv("SNAKEPIT_CLUSTER_TEST") != "1" {
 		t.Skip("starts a cluster: run it as root with SNAKEPIT_CLUSTER_TEST=1")
@@ -51,9 +52,13 @@ func TestDownLeavesNothing(t *testing.T) {
 	}
 	mustEnd(t, inside)
 	d.fails("status", "has ended and left")
+	t.Setenv("NODES", "2")
 	d.run("up")
 	d.run("status")
 	inside = nodeProcesses(t, config)
+	inside = append(inside, nodeProcesses(t, config.Second())...)
+	d.cutAndReturn()
+	d.run("node-cut")
 
 	d.run("down")
 	mustEnd(t, inside)
@@ -198,6 +203,32 @@ func (d driver) answeringPod() {
 	})
 }
 
+// cutAndReturn takes the second node's network away until the cluster has seen
+// it, and gives it back.
+func (d driver) cutAndReturn() {
+	d.t.Helper()
+	d.run("node-cut")
+	second := node.Config{Name: testCluster, Dir: d.dir()}.Second()
+	eventually(d.t, func() error {
+		output, err := d.command("status").CombinedOutput()
+		if err == nil || !strings.Contains(string(output), second.NodeName()+" is not Ready") {
+			return fmt.Errorf("status after node-cut: %v\n%s", err, output)
+		}
+		return nil
+	})
+	if pids, err := second.Processes(); err != nil || len(pids) < len(second.Components()) {
+		d.t.Errorf("processes of the node that is cut off: %v, %v; want all of them", pids, err)
+	}
+	d.run("node-return")
+	eventually(d.t, func() error {
+		output, err := d.command("status").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("status after node-return: %w\n%s", err, output)
+		}
+		return nil
+	})
+}
+
 // breakOffStart kills "up" at the moment the node's folder has a first process.
 func (d driver) breakOffStart() {
 	d.t.Helper()
@@ -240,7 +271,7 @@ func eventually(t *testing.T, try func() error) {
 func nodeProcesses(t *testing.T, config node.Config) []firstProcess {
 	t.Helper()
 	pids, err := config.Processes()
-	if err != nil || len(pids) < len(node.Components()) {
+	if err != nil || len(pids) < len(config.Components()) {
 		t.Fatalf("processes of the node: %v, %v; want more", pids, err)
 	}
 	var list []firstProcess
@@ -283,19 +314,23 @@ func takeSnapshot(t *testing.T) snapshot {
 		output, _ := exec.Command("sh", "-c", command).Output()
 		s[kind] = lines(string(output), config)
 	}
-	pids, err := config.Processes()
-	if err != nil {
-		t.Fatal(err)
+	s["process"], s["cgroup"] = map[string]bool{}, map[string]bool{}
+	for _, each := range []node.Config{config, config.Second()} {
+		pids, err := each.Processes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, pid := range pids {
+			s["process"][fmt.Sprint(pid)] = true
+		}
+		folders, err := each.CgroupFolders()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, folder := range folders {
+			s["cgroup"][folder] = true
+		}
 	}
-	s["process"] = map[string]bool{}
-	for _, pid := range pids {
-		s["process"][fmt.Sprint(pid)] = true
-	}
-	folders, err := config.CgroupFolders()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s["cgroup"] = lines(strings.Join(folders, "\n"), config)
 	for _, path := range []string{config.Dir, filepath.Join(filepath.Dir(filepath.Dir(mustGetwd(t))), ".cluster")} {
 		if target, err := os.Readlink(filepath.Join(path, "kubeconfig")); err == nil && strings.HasPrefix(target, config.Dir) {
 			s["file"][path+" -> "+target] = true

@@ -171,7 +171,14 @@ func load(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		one = func(archive string) (string, error) { return importChanged(config, archive) }
+		one = func(archive string) (note string, err error) {
+			for _, each := range config.All() {
+				if note, err = importChanged(each, archive); err != nil {
+					return "", err
+				}
+			}
+			return note, nil
+		}
 	}
 	s := newSteps(os.Stdout)
 	for _, archive := range archives {

@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/snakepit-k8s/snakepit/hack/local-cluster/node"
 )
 
 func TestEachCheckoutHasItsOwnName(t *testing.T) {
@@ -32,6 +34,30 @@ func TestBadNamesAreRefused(t *testing.T) {
 	for _, name := range []string{"a", "spk-2", strings.Repeat("a", 30)} {
 		if got, err := clusterName("/x", name); err != nil || got != name {
 			t.Errorf("CLUSTER_NAME=%q gave %q, %v; want it taken", name, got, err)
+		}
+	}
+}
+
+func TestBadNumbersOfNodesAreRefused(t *testing.T) {
+	for _, text := range []string{"0", "3", "two", "-1", "1.5", " 2"} {
+		t.Setenv("NODES", text)
+		if got, err := wantedNodes(); !errors.Is(err, errRefused) || !strings.Contains(err.Error(), "1 node or 2") {
+			t.Errorf("NODES=%q gave %d, %v; want a refusal that says what may be", text, got, err)
+		}
+	}
+	for text, want := range map[string]int{"": 0, "1": 1, "2": 2} {
+		t.Setenv("NODES", text)
+		if got, err := wantedNodes(); err != nil || got != want {
+			t.Errorf("NODES=%q gave %d, %v; want %d", text, got, err, want)
+		}
+	}
+}
+
+func TestARunningClusterKeepsItsNodes(t *testing.T) {
+	config := node.Config{Name: "spk-x", Nodes: 1}
+	for wanted, refused := range map[int]bool{0: false, 1: false, 2: true} {
+		if err := checkNodes(config, wanted); errors.Is(err, errRefused) != refused {
+			t.Errorf("one node runs and %d are wanted: %v", wanted, err)
 		}
 	}
 }

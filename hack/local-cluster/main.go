@@ -34,10 +34,12 @@ type verb struct {
 }
 
 var verbs = map[string]verb{
-	"up":             {"up                   bring the cluster up (does only what is missing)", up},
+	"up":             {"up                   bring the cluster up (does only what is missing); NODES=2 for two nodes", up},
 	"down":           {"down                 remove the cluster and everything of it", down},
-	"status":         {"status               say what runs; exit code 0 when the node is Ready", status},
+	"status":         {"status               say what runs; exit code 0 when every node is Ready", status},
 	"assets":         {"assets               print the folder with etcd, kube-apiserver, kubectl, …", assets},
+	"node-cut":       {"node-cut             take the second node's network away; its containers run on", nodeCut},
+	"node-return":    {"node-return          give it back", nodeReturn},
 	"kubeconfig":     {"kubeconfig           print the path of the kubeconfig", kubeconfig},
 	"python-base":    {"python-base          print the path of the Python base image's archive", pythonBase},
 	"load":           {"load FILE.tar…       import image archives into the cluster", load},

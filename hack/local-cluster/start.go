@@ -26,10 +26,13 @@ var dnsManifest string
 
 // startNode starts the node's first process, unless it runs. What a dead node
 // or a start that was broken off has left is removed first.
-func (p place) startNode(s steps, m made) (node.Config, firstProcess, error) {
+func (p place) startNode(s steps, m made, nodes int) (node.Config, firstProcess, error) {
 	config, first, ok := running(p.dir())
 	if ok {
 		if hostlink.Connected(config) {
+			if err := checkNodes(config, nodes); err != nil {
+				return config, first, err
+			}
 			return config, first, s.do("node", func() (string, error) { return runsNote(config, first, m), nil })
 		}
 	}
@@ -38,14 +41,14 @@ func (p place) startNode(s steps, m made) (node.Config, firstProcess, error) {
 	}
 	err := s.do("node", func() (string, error) {
 		var err error
-		config, err = p.newConfig(m)
+		config, err = p.newConfig(m, max(nodes, 1))
 		if err != nil {
 			return "", err
 		}
 		if err := p.furnish(config, m); err != nil {
 			return "", err
 		}
-		first, err = launch(config)
+		first, err = launch(config, func(pid int) error { return hostlink.Connect(config, pid) })
 		return fmt.Sprintf("pid %d", first.PID), err
 	})
 	if err != nil {
@@ -66,7 +69,7 @@ func runsNote(config node.Config, first firstProcess, m made) string {
 }
 
 // newConfig chooses the addresses and, by saving them, reserves them.
-func (p place) newConfig(m made) (node.Config, error) {
+func (p place) newConfig(m made, nodes int) (node.Config, error) {
 	used, err := hostlink.UsedRanges(stateRoot)
 	if err != nil {
 		return node.Config{}, err
@@ -76,15 +79,22 @@ func (p place) newConfig(m made) (node.Config, error) {
 		return node.Config{}, err
 	}
 	config := node.Config{
-		Name: p.name, Dir: p.dir(), Network: network,
+		Name: p.name, Nodes: nodes, Dir: p.dir(), Network: network,
 		PauseImage: build.ImageName("pause", m.pause.Key), Kubernetes: m.kubernetes.Key,
 	}
-	for _, folder := range []string{"", "bin", "log", "etc"} {
-		if err := os.MkdirAll(config.Path(folder), 0o755); err != nil {
-			return config, err
-		}
+	if err := makeFolders(config, "", "bin", "log", "etc"); err != nil {
+		return config, err
 	}
 	return config, config.Save()
+}
+
+func makeFolders(config node.Config, names ...string) error {
+	for _, name := range names {
+		if err := os.MkdirAll(config.Path(name), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // furnish fills the cluster's folder: programs, certificates, configuration.
@@ -99,15 +109,23 @@ func (p place) furnish(config node.Config, m made) error {
 	if err := copyFile(filepath.Join(m.kubernetes.Path, "kubernetes"), config.Path("bin", "kubernetes")); err != nil {
 		return err
 	}
-	for _, program := range build.Programs {
-		if err := os.Symlink("kubernetes", config.Path("bin", program)); err != nil {
-			return err
-		}
+	if err := linkPrograms(config); err != nil {
+		return err
 	}
 	if err := issueCertificates(config); err != nil {
 		return err
 	}
 	return config.WriteFiles()
+}
+
+// linkPrograms gives the one Kubernetes binary the names by which it chooses.
+func linkPrograms(config node.Config) error {
+	for _, program := range build.Programs {
+		if err := os.Symlink("kubernetes", config.Path("bin", program)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func issueCertificates(config node.Config) error {
@@ -127,10 +145,8 @@ func issueCertificates(config node.Config) error {
 		"kube-controller-manager": {CommonName: "system:kube-controller-manager"},
 		"kube-scheduler":          {CommonName: "system:kube-scheduler"},
 		"kube-proxy":              {CommonName: "system:kube-proxy"},
-		"kubelet": {
-			CommonName: "system:node:" + config.Name, Organizations: []string{"system:nodes"},
-			DNSNames: []string{config.Name}, IPs: []net.IP{nodeIP},
-		},
+		"kubelet":                 kubeletSubject(config),
+		"kubelet-2":               kubeletSubject(config.Second()),
 	}
 	for name, subject := range subjects {
 		if err := authority.Issue(name, subject); err != nil {
@@ -141,7 +157,7 @@ func issueCertificates(config node.Config) error {
 		return err
 	}
 	for name, path := range map[string]string{
-		"admin": "kubeconfig", "kubelet": "kubelet.kubeconfig", "kube-proxy": "kube-proxy.kubeconfig",
+		"admin": "kubeconfig", "kubelet": "kubelet.kubeconfig", "kubelet-2": "kubelet-2.kubeconfig", "kube-proxy": "kube-proxy.kubeconfig",
 		"kube-scheduler": "kube-scheduler.kubeconfig", "kube-controller-manager": "kube-controller-manager.kubeconfig",
 	} {
 		if err := authority.WriteKubeconfig(config.Path(path), config.Name, config.Server(), name); err != nil {
@@ -151,9 +167,16 @@ func issueCertificates(config node.Config) error {
 	return nil
 }
 
-// launch starts the first process in namespaces of its own, gives it its end
-// of the network, and lets it go on.
-func launch(config node.Config) (firstProcess, error) {
+func kubeletSubject(config node.Config) pki.Subject {
+	return pki.Subject{
+		CommonName: "system:node:" + config.NodeName(), Organizations: []string{"system:nodes"},
+		DNSNames: []string{config.NodeName()}, IPs: []net.IP{net.ParseIP(config.NodeIP())},
+	}
+}
+
+// launch starts the first process of a node in namespaces of its own, has
+// connect give it its end of the network, and lets it go on.
+func launch(config node.Config, connect func(pid int) error) (firstProcess, error) {
 	log, err := os.Create(config.Log("node"))
 	if err != nil {
 		return firstProcess{}, err
@@ -184,7 +207,7 @@ func launch(config node.Config) (firstProcess, error) {
 		err = saveFirstProcess(config.Dir, first)
 	}
 	if err == nil {
-		err = hostlink.Connect(config, pid)
+		err = connect(pid)
 	}
 	if err == nil {
 		_, err = start.WriteString(node.Go)
@@ -201,7 +224,7 @@ func applyDNS(config node.Config, imageName string) error {
 		return err
 	}
 	var manifest bytes.Buffer
-	if err := parsed.Execute(&manifest, map[string]string{"DNS": config.Network.DNS, "Image": imageName}); err != nil {
+	if err := parsed.Execute(&manifest, map[string]string{"DNS": config.Network.DNS, "Image": imageName, "Node": config.NodeName()}); err != nil {
 		return err
 	}
 	command := exec.Command(config.Path("bin", "kubectl"), "--kubeconfig", config.Path("kubeconfig"),

@@ -40,8 +40,21 @@ func status(ctx context.Context, _ []string) error {
 	}
 	fmt.Printf("cluster     %s (first process %d, folder %s)\n", p.name, first.PID, config.Dir)
 	fmt.Printf("addresses   API server %s, pods %s, Services %s, DNS %s\n",
-		config.Server(), config.Network.PodRange, config.Network.Services, config.Network.DNS)
+		config.Server(), config.Network.Pods, config.Network.Services, config.Network.DNS)
 	fmt.Printf("kubeconfig  %s\n", p.shownKubeconfig())
+	api, err := newAPI(config)
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, each := range config.All() {
+		problems = append(problems, nodeStatus(api, each))
+	}
+	return errors.Join(problems...)
+}
+
+// nodeStatus describes one node; the error says why it is not Ready.
+func nodeStatus(api api, config node.Config) error {
 	fmt.Printf("runtime     unix://%s\n", config.Socket())
 	fmt.Printf("programs    %s\n", programs(config))
 	if names, err := imageNames(config); err == nil {
@@ -49,14 +62,10 @@ func status(ctx context.Context, _ []string) error {
 	} else {
 		fmt.Printf("images      %v\n", err)
 	}
-	api, err := newAPI(config)
-	if err == nil {
-		err = api.nodeReady()
+	if err := api.nodeReady(config); err != nil {
+		return fmt.Errorf("the node %s is not Ready: %w (logs: %s)", config.NodeName(), err, config.Path("log"))
 	}
-	if err != nil {
-		return fmt.Errorf("the node is not Ready: %w (logs: %s)", err, config.Path("log"))
-	}
-	fmt.Println("node        Ready")
+	fmt.Printf("node        %s Ready\n", config.NodeName())
 	return nil
 }
 
@@ -78,7 +87,7 @@ func programs(config node.Config) string {
 		}
 	}
 	var list []string
-	for _, name := range node.Components() {
+	for _, name := range config.Components() {
 		if pid := found[name]; pid != 0 {
 			list = append(list, fmt.Sprintf("%s (%d)", name, pid))
 		} else {
@@ -160,14 +169,22 @@ func killContainer(_ context.Context, args []string) error {
 	if len(args) != 1 {
 		return refuse("usage: kill-container ID, the container id without containerd://")
 	}
-	_, first, err := mustRun()
+	config, _, err := mustRun()
 	if err != nil {
 		return err
 	}
-	pid, err := node.MainProcess(rootOf(first), strings.TrimPrefix(args[0], "containerd://"))
+	id := strings.TrimPrefix(args[0], "containerd://")
+	pids, err := inNodes(config, func(_ node.Config, first firstProcess) ([]int, error) {
+		pid, err := node.MainProcess(rootOf(first), id)
+		return []int{pid}, err
+	})
 	if err != nil {
 		return err
 	}
+	if len(pids) == 0 {
+		return fmt.Errorf("no container %s runs on the cluster", id)
+	}
+	pid := pids[0]
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		return fmt.Errorf("process %d: %w", pid, err)
 	}
@@ -176,11 +193,13 @@ func killContainer(_ context.Context, args []string) error {
 }
 
 func processes(_ context.Context, _ []string) error {
-	config, first, err := mustRun()
+	config, _, err := mustRun()
 	if err != nil {
 		return err
 	}
-	containers, err := config.Containers(rootOf(first))
+	containers, err := inNodes(config, func(each node.Config, first firstProcess) ([]node.Container, error) {
+		return each.Containers(rootOf(first))
+	})
 	if err != nil {
 		return err
 	}
@@ -188,11 +207,13 @@ func processes(_ context.Context, _ []string) error {
 }
 
 func mounts(_ context.Context, _ []string) error {
-	_, first, err := mustRun()
+	config, _, err := mustRun()
 	if err != nil {
 		return err
 	}
-	all, err := node.PodMounts(first.PID, rootOf(first))
+	all, err := inNodes(config, func(_ node.Config, first firstProcess) ([]node.Mounts, error) {
+		return node.PodMounts(first.PID, rootOf(first))
+	})
 	if err != nil {
 		return err
 	}

@@ -47,7 +47,11 @@ type made struct {
 
 func up(ctx context.Context, args []string) error {
 	if len(args) > 0 {
-		return refuse("up takes no arguments; name another cluster with CLUSTER_NAME")
+		return refuse("up takes no arguments; name another cluster with CLUSTER_NAME, ask for two nodes with NODES=2")
+	}
+	nodes, err := wantedNodes()
+	if err != nil {
+		return err
 	}
 	if current, err := usesCurrent(); err != nil || current {
 		if err == nil {
@@ -70,7 +74,7 @@ func up(ctx context.Context, args []string) error {
 		return err
 	}
 	defer unlock()
-	if err := p.bringUp(ctx, s, m); err != nil {
+	if err := p.bringUp(ctx, s, m, nodes); err != nil {
 		return err
 	}
 	kubeconfig := p.shownKubeconfig()
@@ -206,8 +210,8 @@ func tail(text string, lines int) string {
 }
 
 // bringUp starts the node when it does not run, and then whatever is missing.
-func (p place) bringUp(ctx context.Context, s steps, m made) error {
-	config, first, err := p.startNode(s, m)
+func (p place) bringUp(ctx context.Context, s steps, m made, nodes int) error {
+	config, first, err := p.startNode(s, m, nodes)
 	if err != nil {
 		return err
 	}
@@ -230,18 +234,18 @@ func (p place) bringUp(ctx context.Context, s steps, m made) error {
 		{"API server", func() (string, error) { return config.Server(), wait(ctx, apiLimit, alive(api.ready)) }},
 		{"pause and CoreDNS images", func() (string, error) {
 			return importMissing(ctx, config, []image{
-				{build.ImageName("pause", m.pause.Key), filepath.Join(m.pause.Path, "pause.tar")},
+				pauseImage(m),
 				{build.ImageName("coredns", m.coredns.Key), filepath.Join(m.coredns.Path, "coredns.tar")},
 			})
 		}},
-		{"node Ready", func() (string, error) { return "", wait(ctx, nodeLimit, alive(api.nodeReady)) }},
+		{"node Ready", func() (string, error) {
+			return "", wait(ctx, nodeLimit, alive(func() error { return api.nodeReady(config) }))
+		}},
 		{"CoreDNS manifests", func() (string, error) {
 			return "", applyDNS(config, build.ImageName("coredns", m.coredns.Key))
 		}},
 		{"Python base image in the node", func() (string, error) {
-			return importMissing(ctx, config, []image{
-				{build.PythonImageOf(m.python.Key), filepath.Join(m.python.Path, "python-base.tar")},
-			})
+			return importMissing(ctx, config, []image{pythonImage(m)})
 		}},
 		// Last, as CoreDNS starts while the large image above is imported.
 		{"cluster DNS", func() (string, error) { return "", wait(ctx, dnsLimit, alive(api.dnsReady)) }},
@@ -251,5 +255,5 @@ func (p place) bringUp(ctx context.Context, s steps, m made) error {
 			return fmt.Errorf("%s: %w (logs: %s)", step.name, err, config.Path("log"))
 		}
 	}
-	return nil
+	return p.bringUpSecond(ctx, s, m, config, first, api)
 }

@@ -101,7 +101,7 @@ func Connect(config node.Config, pid int) error {
 		"link add " + outside + " type veth peer name " + node.InsideInterface + " netns " + strconv.Itoa(pid),
 		"addr add " + config.Network.HostIP + "/30 dev " + outside,
 		"link set " + outside + " up",
-		"route add " + config.Network.PodRange + " via " + config.Network.NodeIP + " dev " + outside,
+		"route add " + config.Network.Pods + " via " + config.Network.NodeIP + " dev " + outside,
 		"route add " + config.Network.Services + " via " + config.Network.NodeIP + " dev " + outside,
 	}
 	for _, command := range commands {

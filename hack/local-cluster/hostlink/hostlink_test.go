@@ -59,7 +59,7 @@ func TestRangesOfAClusterDoNotOverlap(t *testing.T) {
 		network := node.NetworkIn(block)
 		parts := []netip.Prefix{
 			netip.MustParsePrefix(network.HostIP + "/30").Masked(),
-			netip.MustParsePrefix(network.Services), netip.MustParsePrefix(network.PodRange),
+			netip.MustParsePrefix(network.Services), netip.MustParsePrefix(network.Pods), netip.MustParsePrefix(network.Link),
 		}
 		whole := netip.MustParsePrefix(network.WholeRange)
 		for i, part := range parts {
@@ -69,6 +69,15 @@ func TestRangesOfAClusterDoNotOverlap(t *testing.T) {
 		}
 		if !parts[0].Contains(netip.MustParseAddr(network.NodeIP)) {
 			t.Fatalf("block %d: the node %s is not on the link %s", block, network.NodeIP, parts[0])
+		}
+		for _, address := range []string{network.LinkIP, network.SecondIP} {
+			if !parts[3].Contains(netip.MustParseAddr(address)) {
+				t.Fatalf("block %d: %s is not on the link %s", block, address, parts[3])
+			}
+		}
+		pods := []netip.Prefix{netip.MustParsePrefix(network.FirstPods), netip.MustParsePrefix(network.SecondPods)}
+		if pods[0].Overlaps(pods[1]) || !parts[2].Contains(pods[0].Addr()) || !parts[2].Contains(pods[1].Addr()) {
+			t.Fatalf("block %d: %v are not two parts of %s", block, pods, parts[2])
 		}
 		for _, address := range []string{network.ServiceIP, network.DNS} {
 			if !parts[1].Contains(netip.MustParseAddr(address)) {

@@ -51,10 +51,10 @@ type component struct {
 	after []probe
 }
 
-// Components names the programs of a node, in the order of their start.
-func Components() []string {
+// Components names the programs of the node, in the order of their start.
+func (c Config) Components() []string {
 	var names []string
-	for _, c := range (Config{}).components() {
+	for _, c := range c.components() {
 		names = append(names, c.name)
 	}
 	return names
@@ -62,23 +62,28 @@ func Components() []string {
 
 func (c Config) components() []component {
 	etcd := httpProbe("http://127.0.0.1:2381/readyz")
-	api := httpProbe("https://127.0.0.1:6443/readyz")
+	api := httpProbe(c.Server() + "/readyz")
 	runtime := socketProbe("/run/containerd/containerd.sock")
-	return []component{
-		{name: "etcd", args: c.etcdArgs()},
+	worker := []component{
 		{name: "containerd", args: []string{"--config", c.Path("etc", "containerd.toml")}},
-		{name: "kube-apiserver", args: c.apiServerArgs(), after: []probe{etcd}},
-		{name: "kube-controller-manager", args: c.controllerManagerArgs(), after: []probe{api}},
-		{name: "kube-scheduler", args: c.schedulerArgs(), after: []probe{api}},
 		{name: "kubelet", args: []string{
 			"--config=" + c.Path("etc", "kubelet.yaml"),
 			"--kubeconfig=" + c.Path("kubelet.kubeconfig"),
-			"--hostname-override=" + c.Name,
-			"--node-ip=" + c.Network.NodeIP,
+			"--hostname-override=" + c.NodeName(),
+			"--node-ip=" + c.NodeIP(),
 			"--root-dir=/var/lib/kubelet",
 		}, after: []probe{api, runtime}},
 		{name: "kube-proxy", args: []string{"--config=" + c.Path("etc", "kube-proxy.yaml")}, after: []probe{api}},
 	}
+	if c.IsSecond {
+		return worker
+	}
+	return append([]component{
+		{name: "etcd", args: c.etcdArgs()},
+		{name: "kube-apiserver", args: c.apiServerArgs(), after: []probe{etcd}},
+		{name: "kube-controller-manager", args: c.controllerManagerArgs(), after: []probe{api}},
+		{name: "kube-scheduler", args: c.schedulerArgs(), after: []probe{api}},
+	}, worker...)
 }
 
 func (c Config) etcdArgs() []string {
@@ -123,13 +128,19 @@ func (c Config) apiServerArgs() []string {
 }
 
 func (c Config) controllerManagerArgs() []string {
-	return append(c.clientArgs("kube-controller-manager"),
+	args := append(c.clientArgs("kube-controller-manager"),
 		"--service-account-private-key-file="+c.Path("pki", "service-account.key"),
 		"--root-ca-file="+c.Path("pki", "ca.crt"),
 		"--cluster-signing-cert-file="+c.Path("pki", "ca.crt"),
 		"--cluster-signing-key-file="+c.Path("pki", "ca.key"),
 		"--use-service-account-credentials=true",
 	)
+	if c.Nodes > 1 {
+		// Four of the kubelets' heartbeats (kubelet.yaml): tests need not wait
+		// the usual 40 s for a node that was cut off.
+		args = append(args, "--node-monitor-grace-period=12s", "--node-monitor-period=2s")
+	}
+	return args
 }
 
 func (c Config) schedulerArgs() []string { return c.clientArgs("kube-scheduler") }

@@ -55,7 +55,7 @@ func TestFilesNameThisClusterOnly(t *testing.T) {
 		}
 		all += string(content)
 	}
-	for _, want := range []string{config.Network.PodRange, config.Network.DNS, config.CgroupRoot(), config.PauseImage} {
+	for _, want := range []string{config.PodRange(), config.Network.Pods, config.Network.DNS, config.CgroupRoot(), config.PauseImage} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no file says %s", want)
 		}
@@ -63,6 +63,49 @@ func TestFilesNameThisClusterOnly(t *testing.T) {
 	conflist, err := os.ReadFile(config.Path(configPaths["cni.conflist"]))
 	if err != nil || !json.Valid(conflist) {
 		t.Errorf("the CNI configuration is no JSON (%v):\n%s", err, conflist)
+	}
+}
+
+func TestTheSecondNodeSharesNothingWithTheFirst(t *testing.T) {
+	first := testConfig(t)
+	second := first.Second()
+	for what, values := range map[string][2]string{
+		"name": {first.NodeName(), second.NodeName()}, "address": {first.NodeIP(), second.NodeIP()},
+		"pods": {first.PodRange(), second.PodRange()}, "folder": {first.Dir, second.Dir},
+		"cgroup": {first.CgroupRoot(), second.CgroupRoot()}, "socket": {first.Socket(), second.Socket()},
+	} {
+		if values[0] == values[1] {
+			t.Errorf("both nodes have the %s %s", what, values[0])
+		}
+	}
+	if second.Server() != first.Server() || strings.Contains(strings.Join(second.Components(), " "), "kube-apiserver") {
+		t.Errorf("the second node has a control plane of its own: %s, %v", second.Server(), second.Components())
+	}
+	if len(first.All()) != 1 {
+		t.Errorf("a cluster that was asked for without NODES has %d nodes", len(first.All()))
+	}
+	first.Nodes = 2
+	if all := first.All(); len(all) != 2 || !all[1].IsSecond {
+		t.Errorf("with two nodes All is %+v", all)
+	}
+}
+
+// Only a cluster in which a node can be lost finds that out early.
+func TestNodeLossIsFoundEarlyWithTwoNodesOnly(t *testing.T) {
+	for nodes, want := range map[int]bool{1: false, 2: true} {
+		config := testConfig(t)
+		config.Nodes = nodes
+		if err := config.WriteFiles(); err != nil {
+			t.Fatal(err)
+		}
+		kubelet, err := os.ReadFile(config.Path(configPaths["kubelet.yaml"]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		manager := strings.Join(config.controllerManagerArgs(), " ")
+		if strings.Contains(string(kubelet), "nodeLeaseDurationSeconds") != want || strings.Contains(manager, "grace-period") != want {
+			t.Errorf("with %d nodes: kubelet\n%s\ncontroller manager %s", nodes, kubelet, manager)
+		}
 	}
 }
 
