@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/seeded"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/resources"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
@@ -108,6 +109,7 @@ func (r *Reconciler) createGroup(ctx context.Context, obs *observation, a plan.C
 	if err := r.Writer.Create(ctx, obs.pool.UID, group); err != nil {
 		return err
 	}
+	r.memory.Made(group.UID)
 	r.event(obs.pool, group, corev1.EventTypeNormal, v1alpha1.EventGroupCreated, "CreateGroup", "created group %s: %s", group.Name, a.Reason)
 	return nil
 }
@@ -173,8 +175,12 @@ func (r *Reconciler) release(ctx context.Context, pool *v1alpha1.WorkerPool) err
 	lists := []client.ObjectList{
 		&v1alpha1.WorkerGroupList{}, &corev1.PodList{}, &corev1.ServiceList{}, &corev1.ServiceAccountList{}, &rbacv1.RoleList{}, &rbacv1.RoleBindingList{},
 	}
+	live := r.Writer.Live
+	if seeded.CachedRelease {
+		live = r.Writer.Client
+	}
 	for _, list := range lists {
-		if err := r.Writer.Live.List(ctx, list, client.InNamespace(pool.Namespace), client.MatchingLabels{v1alpha1.LabelPoolUID: string(pool.UID)}, client.Limit(1)); err != nil {
+		if err := live.List(ctx, list, client.InNamespace(pool.Namespace), client.MatchingLabels{v1alpha1.LabelPoolUID: string(pool.UID)}, client.Limit(1)); err != nil {
 			return err
 		}
 		if n := itemCount(list); n > 0 {

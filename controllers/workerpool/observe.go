@@ -49,7 +49,7 @@ func (r *Reconciler) observe(ctx context.Context, pool *v1alpha1.WorkerPool) (*o
 		if n, ok := resources.GroupOrdinal(pool.Name, revision, group.Name); ok {
 			obs.used[n] = true
 		}
-		if writer.OwnedBy(&group, pool.UID) {
+		if writer.OwnedBy(&group, pool.UID) && r.memory.Knows(group.UID) {
 			obs.groups = append(obs.groups, group)
 			alive[string(group.UID)] = true
 		}
@@ -169,6 +169,8 @@ func (o *observation) input(now time.Time) plan.Input {
 	}
 	for i := range o.groups {
 		g := &o.groups[i]
+		marked := g.Spec.DrainRequest != nil
+		rechosen := seeded.RechosenVictims && marked && g.Spec.Revision == o.revision
 		ordinal, _ := resources.GroupOrdinal(o.pool.Name, g.Spec.Revision, g.Name)
 		planned := plan.Group{
 			Name: g.Name, UID: g.UID, Revision: g.Spec.Revision, Ordinal: ordinal,
@@ -176,9 +178,9 @@ func (o *observation) input(now time.Time) plan.Input {
 			DrainTimeout: drainTimeout(g),
 			Reachable:    reachable(g),
 			Drained:      trusted(g) && g.Status.Router.Drained,
-			Matching:     resources.GroupMatches(wanted(o, g), g),
+			Matching:     !rechosen && resources.GroupMatches(wanted(o, g), g),
 		}
-		if g.Spec.DrainRequest != nil {
+		if marked && !rechosen {
 			planned.Drain = &plan.Drain{Deadline: g.Spec.DrainRequest.Deadline.Time}
 		}
 		in.Groups = append(in.Groups, planned)

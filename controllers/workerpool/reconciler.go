@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/seeded"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
 )
@@ -39,6 +40,8 @@ type Reconciler struct {
 	Writer *writer.Writer
 	Events events.EventRecorder
 	Clock  clock.PassiveClock
+
+	memory seeded.Memory
 }
 
 // SetupWithManager registers the controller.
