@@ -13,6 +13,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/controllers/metrics"
+	"github.com/snakepit-k8s/snakepit/controllers/seeded"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup/resources"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
@@ -66,6 +67,9 @@ func (r *Reconciler) createPod(ctx context.Context, group *v1alpha1.WorkerGroup,
 	if err != nil {
 		return &refusal{v1alpha1.ReasonInvalidSpec, fmt.Sprintf("no pod of group %s can be made from spec.template: %v", group.Name, err)}, nil
 	}
+	if seeded.GenerateName {
+		pod.GenerateName, pod.Name = pod.Name+"-", ""
+	}
 	err = r.Writer.Create(ctx, group.UID, pod)
 	switch {
 	case err == nil:
@@ -115,8 +119,12 @@ func (r *Reconciler) release(ctx context.Context, obs *observation, a plan.Relea
 		return err
 	}
 	if !a.Forced {
+		live := r.Writer.Live
+		if seeded.CachedRelease {
+			live = r.Writer.Client
+		}
 		var left corev1.PodList
-		if err := r.Writer.Live.List(ctx, &left, client.InNamespace(obs.group.Namespace), client.MatchingLabels{v1alpha1.LabelGroupUID: string(obs.group.UID)}); err != nil {
+		if err := live.List(ctx, &left, client.InNamespace(obs.group.Namespace), client.MatchingLabels{v1alpha1.LabelGroupUID: string(obs.group.UID)}); err != nil {
 			return err
 		}
 		if len(left.Items) > 0 {

@@ -18,6 +18,7 @@ import (
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/controllers/metrics"
 	"github.com/snakepit-k8s/snakepit/controllers/nodes"
+	"github.com/snakepit-k8s/snakepit/controllers/seeded"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/resources"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
@@ -122,6 +123,7 @@ func (r *Reconciler) createGroup(ctx context.Context, obs *observation, a plan.C
 	if err := r.Writer.Create(ctx, obs.pool.UID, group); err != nil {
 		return err
 	}
+	r.memory.Made(group.UID)
 	r.event(obs.pool, group, corev1.EventTypeNormal, v1alpha1.EventGroupCreated, "CreateGroup", "created group %s: %s", group.Name, a.Reason)
 	return nil
 }
@@ -227,8 +229,12 @@ func (r *Reconciler) release(ctx context.Context, pool *v1alpha1.WorkerPool) err
 	if r.WatchNodes {
 		lists = append(lists, &policyv1.PodDisruptionBudgetList{})
 	}
+	live := r.Writer.Live
+	if seeded.CachedRelease {
+		live = r.Writer.Client
+	}
 	for _, list := range lists {
-		if err := r.Writer.Live.List(ctx, list, client.InNamespace(pool.Namespace), client.MatchingLabels{v1alpha1.LabelPoolUID: string(pool.UID)}, client.Limit(1)); err != nil {
+		if err := live.List(ctx, list, client.InNamespace(pool.Namespace), client.MatchingLabels{v1alpha1.LabelPoolUID: string(pool.UID)}, client.Limit(1)); err != nil {
 			return err
 		}
 		if meta.LenList(list) > 0 {

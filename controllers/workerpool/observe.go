@@ -49,7 +49,7 @@ func (r *Reconciler) observe(ctx context.Context, pool *v1alpha1.WorkerPool) (*o
 	}
 	alive := map[string]bool{}
 	for _, group := range groups.Items {
-		if writer.OwnedBy(&group, pool.UID) {
+		if writer.OwnedBy(&group, pool.UID) && r.memory.Knows(group.UID) {
 			obs.groups = append(obs.groups, group)
 			alive[string(group.UID)] = true
 		}
@@ -222,6 +222,8 @@ func (o *observation) input(now time.Time) plan.Input {
 	for i := range o.groups {
 		g := &o.groups[i]
 		at := o.places[g.UID]
+		marked := g.Spec.DrainRequest != nil
+		rechosen := seeded.RechosenVictims && marked && g.Spec.Revision == o.revision
 		ordinal, _ := resources.GroupOrdinal(o.pool.Name, g.Spec.Revision, g.Name)
 		planned := plan.Group{
 			Name: g.Name, UID: g.UID, Revision: g.Spec.Revision, Ordinal: ordinal,
@@ -229,10 +231,10 @@ func (o *observation) input(now time.Time) plan.Input {
 			DrainTimeout: drainTimeout(g),
 			Reachable:    reachable(g),
 			Drained:      trusted(g) && g.Status.Router.Drained,
-			Matching:     resources.GroupMatches(wanted(o, g), g),
+			Matching:     !rechosen && resources.GroupMatches(wanted(o, g), g),
 			Node:         at.node, Runs: at.runs, Serving: at.serving,
 		}
-		if d := g.Spec.DrainRequest; d != nil {
+		if d := g.Spec.DrainRequest; marked && !rechosen {
 			planned.Drain = &plan.Drain{Started: d.StartedAt.Time, Deadline: d.Deadline.Time, Cause: d.Cause, Held: d.Held()}
 		}
 		in.Groups = append(in.Groups, planned)

@@ -23,6 +23,7 @@ import (
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/controllers/metrics"
 	"github.com/snakepit-k8s/snakepit/controllers/nodes"
+	"github.com/snakepit-k8s/snakepit/controllers/seeded"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
 )
@@ -54,6 +55,8 @@ type Reconciler struct {
 	Metrics *metrics.Metrics
 	// WatchNodes lets it act on cordoned and lost nodes, and guard pods from eviction.
 	WatchNodes bool
+
+	memory seeded.Memory
 }
 
 // SetupWithManager registers the controller.

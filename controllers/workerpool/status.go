@@ -14,6 +14,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/controllers/conditions"
+	"github.com/snakepit-k8s/snakepit/controllers/seeded"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/resources"
 )
@@ -93,6 +94,9 @@ func computeStatus(obs *observation, now time.Time) (v1alpha1.WorkerPoolStatus, 
 	set := conditions.New(pool.Status.Conditions, pool.Generation, now)
 	available := f.available(pool)
 	ready, again := f.readiness(pool, set, available, now)
+	if was := set.Old(v1alpha1.ConditionReady); seeded.StatusFromOld && was != nil && was.Status == metav1.ConditionTrue {
+		ready, f.reached = verdict{true, was.Reason, was.Message}, true
+	}
 	set.Put(v1alpha1.ConditionReady, conditions.Status(ready.ok), ready.reason, ready.message)
 	set.Put(v1alpha1.ConditionWorkersAvailable, conditions.Status(available.ok), available.reason, available.message)
 	set.Put(v1alpha1.ConditionRouterReady, conditions.Status(f.router.ok), f.router.reason, f.router.message)

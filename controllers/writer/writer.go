@@ -114,6 +114,9 @@ func (w *Writer) configuration(have client.Object, fields map[string]any) (*unst
 	u.SetNamespace(have.GetNamespace())
 	u.SetName(have.GetName())
 	u.SetUID(have.GetUID())
+	if seeded.ApplyWithoutUID {
+		u.SetUID("")
+	}
 	return u, nil
 }
 
