@@ -24,7 +24,13 @@ func (s *Server) serveWorker(c *conn, h *bridgev1.Hello) {
 		s.refuse(c, h, reason, why)
 		return
 	}
-	err := s.welcome(c)
+	err := error(nil)
+	if c.role == bridgev1.Role_ROLE_DATA {
+		if c.marks, err = c.takeMarks(h); err != nil {
+			s.handler.Note("a worker's marks cannot be used: each of its calls is told by a frame", err)
+		}
+	}
+	err = s.welcome(c)
 	if err == nil {
 		w.attach(c, h)
 		if c.role == bridgev1.Role_ROLE_DATA {
@@ -124,14 +130,29 @@ func (w *Worker) detach(c *conn, err error) {
 	if wasUp {
 		w.server.handler.WorkerDown(w)
 	}
+	readToEnd := c.ended(err) && c.settleMarks(calls)
 	for _, call := range calls {
-		call.broken(c.ended(err), wrote)
+		call.broken(readToEnd, wrote)
 	}
 	if c.role == bridgev1.Role_ROLE_DATA {
 		w.mu.Lock()
 		w.ending = false
 		w.mu.Unlock()
 	}
+}
+
+// settleMarks notes of the calls of an ended connection which of them had begun. It reports false when that cannot be known.
+func (c *conn) settleMarks(calls map[uint32]*Call) bool {
+	if c.marks == nil || len(calls) == 0 {
+		return true
+	}
+	begun, err := c.marks.begun()
+	for id := range begun {
+		if call := calls[id]; call != nil && call.step(onMarked) == goesOn {
+			call.observer.CallAccepted()
+		}
+	}
+	return err == nil
 }
 
 // broken ends a call whose connection is no more. readToEnd: the peer ended it, and all that it had written was read. wrote counts the bytes that

@@ -54,7 +54,8 @@ const windowStep = InitialWindow / 4
 
 // Observer is told what becomes of a call, by the goroutine that reads a connection of the worker.
 type Observer interface {
-	// CallAccepted: user code may run from now on.
+	// CallAccepted: user code may run. It comes when that is first seen, which for a call that the worker notes in its marks is its first headers or
+	// message, or the end of the connection; it does not come for one whose Finish is seen first.
 	CallAccepted()
 	// CallEnded comes exactly once for every call that Queue took, and says that the worker's slot is free; Kind is Finished, NotStarted, Recalled
 	// or MaybeExecuted. It reports true when the observer begins the call anew: then nobody else is told of this end.
@@ -152,7 +153,7 @@ func (c *Call) Recv(ctx context.Context) (Part, error) {
 	}
 }
 
-// Accepted reports that the worker has begun the call.
+// Accepted reports that the worker was seen to have begun the call.
 func (c *Call) Accepted() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -191,12 +192,19 @@ func (c *Call) Stop() {
 // Recall asks the worker to give the call back, if it has not read it. Either Recalled or the call's normal course follows.
 func (c *Call) Recall() {
 	c.mu.Lock()
-	ask := c.state == callWritten && c.worker != nil
+	ask := (c.state == callWritten || c.state == callMarked) && c.worker != nil
 	worker, id := c.worker, c.id
 	c.mu.Unlock()
 	if ask {
 		worker.writeControl(&Frame{Kind: KindRecall, ID: id})
 	}
+}
+
+// marked reports that nothing was seen of the call, and only the marks tell whether it began.
+func (c *Call) marked() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state == callMarked
 }
 
 // step moves the call by an event, after the table.

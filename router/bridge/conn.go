@@ -33,6 +33,10 @@ type conn struct {
 	shut    atomic.Bool   // closed by this side
 	hailed  atomic.Bool   // Welcome was sent
 
+	unix   *net.UnixConn // of the reader alone: not nil while a Hello may bring a descriptor
+	handed int           // that descriptor, -1 for none
+	marks  *marks        // of a DATA connection whose worker notes there what begins
+
 	write sync.Mutex // the holder writes; whoever finishes a write looks for what was queued meanwhile
 	raw   syscall.RawConn
 	try   func(fd uintptr) bool // writes tried once, keeps how far it came
@@ -41,7 +45,9 @@ type conn struct {
 }
 
 func newConn(c net.Conn, b Buffers) *conn {
-	wrapped := &conn{Conn: c, reader: bufio.NewReaderSize(c, readBuffer), buffers: b}
+	wrapped := &conn{Conn: c, buffers: b, handed: -1}
+	wrapped.reader = bufio.NewReaderSize(wrapped, readBuffer)
+	wrapped.unix, _ = c.(*net.UnixConn)
 	if s, ok := c.(syscall.Conn); ok {
 		wrapped.raw, _ = s.SyscallConn() // without it every write may wait
 	}

@@ -53,6 +53,9 @@ func (w *Worker) Queue(c *Call, r *Request) error {
 		first = 0
 	}
 	c.credit -= first
+	if w.data.marks != nil && first == r.Size && !r.Stream {
+		c.state = callMarked
+	}
 	if c.room == nil && (r.Stream || first < r.Size) {
 		c.room = make(chan struct{}, 1)
 	}

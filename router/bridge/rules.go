@@ -58,6 +58,7 @@ type callState uint8
 
 const (
 	callWritten   callState = iota // the worker may not have read it
+	callMarked                     // the same, and only the marks tell when it begins
 	callAccepted                   // user code may have run
 	callAnswering                  // headers or a piece of an answer came
 	callEnded
@@ -77,6 +78,7 @@ const (
 	onReadToEnd  // the connection ended, and all that the worker had written was read
 	onOtherEnd   // the connection ended otherwise
 	onNeverWrote // the connection ended before anything of the Call was written to it
+	onMarked     // the connection ended, and the worker's marks hold the call
 	callEvents
 )
 
@@ -102,6 +104,11 @@ var callMoves = [callStates][callEvents]move{
 	callWritten: {
 		onAccepted: {callAccepted, goesOn}, onRefused: {callEnded, ends}, onRecalled: {callEnded, proves},
 		onReadToEnd: {callEnded, proves}, onOtherEnd: {callEnded, doubts}, onNeverWrote: {callEnded, proves},
+	},
+	callMarked: {
+		onHeaders: {callAnswering, goesOn}, onMessage: {callAnswering, goesOn}, onDone: {callEnded, ends}, onRefused: {callEnded, ends},
+		onRecalled: {callEnded, proves}, onReadToEnd: {callEnded, proves}, onOtherEnd: {callEnded, doubts}, onNeverWrote: {callEnded, proves},
+		onMarked: {callAccepted, goesOn},
 	},
 	callAccepted: {
 		onHeaders: {callAnswering, goesOn}, onMessage: {callAnswering, goesOn}, onDone: {callEnded, ends}, onRecalled: {callAccepted, ignored},

@@ -17,7 +17,7 @@ func TestCallTableIsTheSpecified(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	states := map[string]callState{"written": callWritten, "accepted": callAccepted, "answering": callAnswering}
+	states := map[string]callState{"written": callWritten, "written, marked": callMarked, "accepted": callAccepted, "answering": callAnswering}
 	columns := []event{onAccepted, onHeaders, onMessage, onDone, onRefused, onRecalled, onReadToEnd, onOtherEnd}
 	rows := 0
 	_, table, _ := strings.Cut(string(text), "States of a call at the router")
@@ -66,6 +66,9 @@ func TestACallEndsOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := &Call{}
 		c.Init(nil, make(chan struct{}, 1))
+		if rapid.Bool().Draw(t, "marks") {
+			c.state = callMarked
+		}
 		endings, accepted := 0, false
 		for range rapid.IntRange(1, 12).Draw(t, "events") {
 			e := event(rapid.IntRange(0, int(callEvents)-1).Draw(t, "event"))
@@ -77,7 +80,7 @@ func TestACallEndsOnce(t *testing.T) {
 					t.Fatalf("event %d moved the call from %d to %d", e, before, c.state)
 				}
 			case goesOn:
-				accepted = accepted || e == onAccepted
+				accepted = accepted || e == onAccepted || e == onMarked
 			case proves:
 				if accepted {
 					t.Fatalf("event %d proves that an accepted call never began", e)

@@ -187,8 +187,10 @@ func (s *Server) serve(c *conn) {
 		delete(s.conns, c)
 		s.mu.Unlock()
 		c.end()
+		c.dropHanded()
 	}()
 	hello, err := s.readHello(c)
+	c.greeted()
 	s.strangers.Add(-1)
 	if err != nil {
 		s.handler.Note("a connection without a proper Hello", err)
@@ -238,6 +240,7 @@ func (s *Server) welcome(c *conn) error {
 	payload, err := proto.Marshal(&bridgev1.Welcome{
 		Version: c.version, RouterInstance: s.config.Instance, MaxFrameBytes: MaxFrame,
 		InitialWindowBytes: InitialWindow, MaxMessageBytes: uint64(s.config.MaxMessage()),
+		Marks: c.marks != nil,
 	})
 	if err != nil {
 		return err

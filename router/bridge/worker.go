@@ -168,8 +168,12 @@ func (w *Worker) dataFrame(f *Frame, owned *[]byte) error {
 }
 
 func (w *Worker) callFrame(c *Call, f *Frame, owned *[]byte) error {
+	marked := f.Kind != KindFinish && c.marked()
 	if c.step(eventOf(f)) == breaks {
 		return fmt.Errorf("%w: frame of kind 0x%02x (outcome %d) out of order in call %d", errRule, uint8(f.Kind), f.Outcome, f.ID)
+	}
+	if marked && (f.Kind == KindHeaders || f.Kind == KindMessage) {
+		c.observer.CallAccepted()
 	}
 	switch f.Kind {
 	case KindAccepted:

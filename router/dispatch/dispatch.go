@@ -15,6 +15,10 @@ const (
 	minWaitHint = 20 * time.Millisecond
 	maxWaitHint = 10 * time.Second
 	recoverHint = 200 * time.Millisecond
+	// A call that has its slot for so many times the average is one that nobody waits for: its slot does not count.
+	muchLonger = 8
+	// lookEvery is how old the count of such slots may be.
+	lookEvery = 50 * time.Millisecond
 )
 
 // Dispatcher holds the queue, the workers and the sessions of one group.
@@ -42,9 +46,11 @@ type Dispatcher struct {
 	ready      int         // workers that take new sessions
 	capacity   int         // slots of those
 	free       int         // free slots of those
-	hosts      hosts       // workers that may be sent a call ahead
-	ahead      calls       // sent ahead, and may be recalled
-	recalls    int         // asked for, outcome not known
+	blocking   int         // slots of those that a call of muchLonger holds, counted at lookedAt
+	lookedAt   time.Time
+	hosts      hosts // workers that may be sent a call ahead
+	ahead      calls // sent ahead, and may be recalled
+	recalls    int   // asked for, outcome not known
 	budget     budget
 	wanted     int
 	recycling  recycling
@@ -214,7 +220,7 @@ func (d *Dispatcher) room(c *Call, now time.Time) (Refusal, bool) {
 		return Refusal{}, true
 	}
 	if !c.Deadline.IsZero() && d.held.samples >= minSamples && d.capacity > 0 {
-		if wait := d.expectedWait(c); now.Add(wait + wait/4 + d.held.mean).After(c.Deadline) {
+		if wait := d.expectedWait(c, now); now.Add(wait + wait/4 + d.held.mean).After(c.Deadline) {
 			return Refusal{Reason: DeadlineUnreachable, Wait: clampHint(wait)}, false
 		}
 	}
@@ -266,14 +272,32 @@ func (d *Dispatcher) runsAtOnce(c *Call) bool {
 }
 
 // expectedWait until a call that does not run at once would begin.
-func (d *Dispatcher) expectedWait(c *Call) time.Duration {
+func (d *Dispatcher) expectedWait(c *Call, now time.Time) time.Duration {
 	if c.Life != nil {
 		if w := holder(c.Life); w != nil {
 			ahead := (d.tenants.Ahead(c.tenant, w.queued) + w.active.n) / max(w.Slots, 1)
 			return time.Duration(max(ahead, c.Life.Pending())) * d.held.mean
 		}
 	}
-	return time.Duration(d.tenants.Ahead(c.tenant, d.queued)+1) * d.held.mean / time.Duration(d.capacity)
+	return time.Duration(d.tenants.Ahead(c.tenant, d.queued)+1) * d.held.mean / time.Duration(d.turning(now))
+}
+
+// turning counts the slots through which calls of the usual length go, 1 at least. Those that a much longer call holds serve nobody until it ends.
+func (d *Dispatcher) turning(now time.Time) int {
+	if now.Sub(d.lookedAt) >= lookEvery {
+		d.lookedAt, d.blocking = now, 0
+		for _, w := range d.order {
+			if !w.open {
+				continue
+			}
+			for c := w.active.head; c != nil; c = c.next {
+				if now.Sub(c.taken) > muchLonger*d.held.mean {
+					d.blocking++
+				}
+			}
+		}
+	}
+	return max(d.capacity-d.blocking, 1)
 }
 
 func (d *Dispatcher) waitHint(ahead int) time.Duration {
@@ -299,4 +323,13 @@ func (a *average) add(took time.Duration) {
 		return
 	}
 	a.mean += (took - a.mean) / 16
+}
+
+// addUsual adds a sample of which no more than muchLonger counts, once something is known: one call of a minute among those of milliseconds would else
+// have all of them refused that have a deadline.
+func (a *average) addUsual(took time.Duration) {
+	if a.samples >= minSamples {
+		took = min(took, max(muchLonger*a.mean, time.Millisecond))
+	}
+	a.add(took)
 }

@@ -6,6 +6,8 @@ import (
 	"math/rand"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 func TestRepeatsAreATenthOfTheCallsAndTen(t *testing.T) {
@@ -166,13 +168,19 @@ type source struct {
 	good     int // that ended before their deadline
 }
 
-// simulate ten seconds. Arrivals are random; service times lie between 5 and 15 ms.
-func simulate(t *testing.T, sources ...*source) {
+// simulate ten seconds of four workers. Arrivals are random; service times lie between 5 and 15 ms.
+func simulate(t *testing.T, sources ...*source) { simulateBeside(t, 0, sources...) }
+
+// simulateBeside does so while some of the workers are held by calls that last longer than that.
+func simulateBeside(t *testing.T, held int, sources ...*source) {
 	const workers, mean = 4, 10 * time.Millisecond
 	s := tell(t, workers, 1, func(s *Settings) { s.MaxLength, s.PrefetchBelow = 1000, 2*time.Millisecond })
 	random := rand.New(rand.NewSource(7))
 	end := s.now.Add(10 * time.Second)
 	todo := &events{}
+	for range held {
+		s.call("long")
+	}
 	for _, from := range sources {
 		*todo = append(*todo, event{at: s.now, from: from})
 	}
@@ -220,6 +228,46 @@ func TestGoodputStaysUnderOverload(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Workers that a very long call holds serve nobody else: what the others cannot do in time is refused early, so that they do only what is of use.
+func TestGoodputStaysBesideVeryLongCalls(t *testing.T) {
+	const deadline = 200 * time.Millisecond
+	for held := 1; held <= 3; held++ {
+		peak, share := 0, float64(4-held)/4
+		for _, load := range []float64{0.9, 1, 1.2} {
+			from := &source{load: load * share, deadline: deadline}
+			simulateBeside(t, held, from)
+			peak = max(peak, from.good)
+		}
+		from := &source{load: 5, deadline: deadline}
+		simulateBeside(t, held, from)
+		if t.Logf("%d of 4 held: %d in time, %d at the peak", held, from.good, peak); from.good*10 < peak*9 {
+			t.Errorf("%d of 4 held: %d calls in time, %d at the peak", held, from.good, peak)
+		}
+	}
+}
+
+// One call of a minute does not make the router think that all calls last long, and when all do, it learns it.
+func TestTheAverageFollowsWhatIsUsual(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		usual := time.Duration(rapid.IntRange(1, 1000).Draw(t, "ms")) * time.Millisecond
+		a := average{}
+		for range 2 * minSamples {
+			a.addUsual(usual)
+		}
+		a.addUsual(time.Duration(rapid.IntRange(1, 3600).Draw(t, "s")) * time.Second)
+		if a.mean > 2*usual {
+			t.Fatalf("one long call among those of %v: %v", usual, a.mean)
+		}
+		slow := time.Duration(rapid.IntRange(1, 100).Draw(t, "times")) * usual
+		for range 100 {
+			a.addUsual(slow)
+		}
+		if a.mean < slow*9/10 || a.mean > 2*slow {
+			t.Fatalf("all of %v: %v", slow, a.mean)
+		}
+	})
 }
 
 // A caller with 100 times the calls does not starve another, whether they use sessions or not.

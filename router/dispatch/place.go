@@ -302,7 +302,7 @@ func (d *Dispatcher) Accepted(c *Call, now time.Time) {
 func (d *Dispatcher) Finished(c *Call, now time.Time) {
 	if !c.Open && !c.Stream && !c.Prefetched {
 		d.service.add(now.Sub(c.Began))
-		d.held.add(now.Sub(c.taken))
+		d.held.addUsual(now.Sub(c.taken))
 	}
 	if l := c.Life; l != nil && holder(l) == c.Worker {
 		l.SetHeld() // also when the link broke before Accepted was read

@@ -92,7 +92,7 @@ func (d *Dispatcher) follow(w *Worker, now time.Time) bool {
 		return false
 	}
 	runs := w.active.head
-	if l := runs.Life; l != nil && runs.accepted { // the worker has it, so that what is sent now is behind it
+	if l := runs.Life; l != nil && (runs.accepted || !runs.NoPrefetch) { // it was written when it got the slot: what is sent now is behind it
 		if n := d.lane(l); n.reserved == 1 && n.waiting.head != nil && holder(l) == w {
 			first = earlier(first, &n.waiting.head.item)
 		}

@@ -215,16 +215,25 @@ func TestWhatIsNotSentAhead(t *testing.T) {
 	}
 }
 
-// A call of a session is sent behind the session's running call only once that has begun, so that it cannot overtake it.
-func TestACallOfTheRunningSessionIsSentAheadOnceTheFirstBegan(t *testing.T) {
+// A call of a session is sent behind the session's running call only once that was written, so that it cannot overtake it: one that is one frame is
+// written when it gets its slot, of any other that is known when it has begun.
+func TestACallOfTheRunningSessionIsSentAheadOnceTheFirstWasWritten(t *testing.T) {
 	s := tell(t, 2, 1, func(s *Settings) { s.PrefetchBelow = 2 * time.Millisecond })
 	s.quick()
+	b1 := s.admit(Call{Session: "b", RequestID: "b1", NoPrefetch: true})
+	s.in("b", "b2")
+	s.expect("run b1@0")
+	s.accepted(b1)
+	s.expect("ahead b2@0")
+	s.finished(b1)
+	s.expect()
+
 	a1 := s.in("a", "a1")
 	s.in("a", "a2")
 	s.in("a", "a3")
-	s.expect("run a1@0")
+	s.expect("run a1@1", "ahead a2@1")
 	s.accepted(a1)
-	s.expect("ahead a2@0")
+	s.expect()
 	s.after(time.Second).tick() // it can run nowhere else: it is not recalled
 	s.expect()
 	s.finished(a1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 import os
 import socket
 import threading
@@ -39,12 +40,23 @@ class Connection:
         self.hello: Any = None
         self.ended = False
         self.goodbye: Any = None
+        # DATA: what the worker marks, when the router takes marks.
+        self.marks: mmap.mmap | None = None
         self.pongs: list[int] = []
         # DATA: the frames of each of its calls.
         self.frames: dict[int, list[Frame]] = {}
 
     def send(self, frame: Frame) -> None:
         self.sock.sendall(frame.encode())
+
+    def read_hello(self, take_marks: bool) -> Frame | None:
+        data, descriptors, _, _ = socket.recv_fds(self.sock, 4096, 1)
+        self.decoder.feed(data)
+        for descriptor in descriptors:
+            if take_marks:
+                self.marks = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
+            os.close(descriptor)
+        return self.read()
 
     def read(self) -> Frame | None:
         while (frame := self.decoder.next_frame()) is None:
@@ -72,6 +84,13 @@ class Worker:
     @property
     def connected(self) -> bool:
         return all(c is not None and not c.ended for c in (self.data, self.control))
+
+    @property
+    def marked(self) -> list[int]:
+        """The call that began last in each slot, 0 for none."""
+        assert self.data is not None
+        assert self.data.marks is not None
+        return list(memoryview(self.data.marks).cast("Q"))
 
     @property
     def pid(self) -> int:
@@ -138,8 +157,16 @@ def request(tool: str, arguments: dict[str, Any], json: dict[str, Any] | None = 
 class FakeRouter:
     """Listens, welcomes whoever the supervisor announced, and offers calls."""
 
-    def __init__(self, path: str, window: int = 1 << 20, max_message: int = 100 << 20, version: int = 2) -> None:
+    def __init__(
+        self,
+        path: str,
+        window: int = 1 << 20,
+        max_message: int = 100 << 20,
+        version: int = 2,
+        marks: bool = False,
+    ) -> None:
         self.path = path
+        self.take_marks = marks
         self.instance = int.from_bytes(os.urandom(8), "little")
         self.window = window
         # The highest version that it speaks.
@@ -338,7 +365,7 @@ class FakeRouter:
 
     def _serve(self, connection: Connection) -> None:
         try:
-            hello = connection.read()
+            hello = connection.read_hello(self.take_marks)
             if hello is None:
                 return
             assert hello.kind == Kind.HELLO, hello
@@ -364,6 +391,7 @@ class FakeRouter:
             max_frame_bytes=327_688,
             initial_window_bytes=self.window,
             max_message_bytes=self.max_message,
+            marks=connection.marks is not None,
         )
         answer = Frame(Kind.WELCOME, payload=welcome.SerializeToString())
         if hello.role == Role.SUPERVISOR:

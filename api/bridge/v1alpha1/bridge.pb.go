@@ -386,8 +386,10 @@ type Hello struct {
 	// ROLE_DATA, version 2: serialized google.protobuf.FileDescriptorProto of the servicers and what they import, for reflection; left out
 	// where they would not fit.
 	FileDescriptors [][]byte `protobuf:"bytes,12,rep,name=file_descriptors,json=fileDescriptors,proto3" json:"file_descriptors,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// ROLE_DATA, version 2: size of the memory of marks whose descriptor comes with this frame (SCM_RIGHTS), 8 for each slot; 0 for none.
+	MarksBytes    uint32 `protobuf:"varint,13,opt,name=marks_bytes,json=marksBytes,proto3" json:"marks_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -502,6 +504,13 @@ func (x *Hello) GetFileDescriptors() [][]byte {
 		return x.FileDescriptors
 	}
 	return nil
+}
+
+func (x *Hello) GetMarksBytes() uint32 {
+	if x != nil {
+		return x.MarksBytes
+	}
+	return 0
 }
 
 // Method describes one gRPC method that the adapter serves.
@@ -668,8 +677,10 @@ type Welcome struct {
 	InitialWindowBytes uint32 `protobuf:"varint,4,opt,name=initial_window_bytes,json=initialWindowBytes,proto3" json:"initial_window_bytes,omitempty"`
 	// Largest message, in bytes (calls.maxMessageBytes).
 	MaxMessageBytes uint64 `protobuf:"varint,5,opt,name=max_message_bytes,json=maxMessageBytes,proto3" json:"max_message_bytes,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The router took the memory of marks: a Call that is complete is marked there when it begins, and no Accepted is sent for it.
+	Marks         bool `protobuf:"varint,6,opt,name=marks,proto3" json:"marks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -735,6 +746,13 @@ func (x *Welcome) GetMaxMessageBytes() uint64 {
 		return x.MaxMessageBytes
 	}
 	return 0
+}
+
+func (x *Welcome) GetMarks() bool {
+	if x != nil {
+		return x.Marks
+	}
+	return false
 }
 
 // Goodbye says why the sender closes the connection.
@@ -2349,7 +2367,7 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\vIncarnation\x12\x17\n" +
 	"\apod_uid\x18\x01 \x01(\tR\x06podUid\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\rR\x04slot\x12\x14\n" +
-	"\x05nonce\x18\x03 \x01(\x06R\x05nonce\"\x90\x04\n" +
+	"\x05nonce\x18\x03 \x01(\x06R\x05nonce\"\xb1\x04\n" +
 	"\x05Hello\x122\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x1e.snakepit.bridge.v1alpha1.RoleR\x04role\x12\x1a\n" +
 	"\bversions\x18\x02 \x03(\rR\bversions\x12G\n" +
@@ -2366,7 +2384,9 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\x05slots\x18\n" +
 	" \x01(\rR\x05slots\x12:\n" +
 	"\amethods\x18\v \x03(\v2 .snakepit.bridge.v1alpha1.MethodR\amethods\x12)\n" +
-	"\x10file_descriptors\x18\f \x03(\fR\x0ffileDescriptors\"\x92\x01\n" +
+	"\x10file_descriptors\x18\f \x03(\fR\x0ffileDescriptors\x12\x1f\n" +
+	"\vmarks_bytes\x18\r \x01(\rR\n" +
+	"marksBytes\"\x92\x01\n" +
 	"\x06Method\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12)\n" +
 	"\x10client_streaming\x18\x02 \x01(\bR\x0fclientStreaming\x12)\n" +
@@ -2381,13 +2401,14 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\x11parameters_schema\x18\x04 \x01(\tR\x10parametersSchema\x12\x1e\n" +
 	"\n" +
 	"idempotent\x18\x05 \x01(\bR\n" +
-	"idempotent\"\xd2\x01\n" +
+	"idempotent\"\xe8\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12'\n" +
 	"\x0frouter_instance\x18\x02 \x01(\x06R\x0erouterInstance\x12&\n" +
 	"\x0fmax_frame_bytes\x18\x03 \x01(\rR\rmaxFrameBytes\x120\n" +
 	"\x14initial_window_bytes\x18\x04 \x01(\rR\x12initialWindowBytes\x12*\n" +
-	"\x11max_message_bytes\x18\x05 \x01(\x04R\x0fmaxMessageBytes\"d\n" +
+	"\x11max_message_bytes\x18\x05 \x01(\x04R\x0fmaxMessageBytes\x12\x14\n" +
+	"\x05marks\x18\x06 \x01(\bR\x05marks\"d\n" +
 	"\aGoodbye\x12?\n" +
 	"\x06reason\x18\x01 \x01(\x0e2'.snakepit.bridge.v1alpha1.GoodbyeReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"\xe6\x01\n" +

@@ -4,7 +4,8 @@ Not part of the package: production code knows nothing of it. Put this folder in
 SNAKEPIT_SEEDED_BUG in the environment of the supervisor (zygote, spawned and forked workers inherit both):
 
 - ignore-epoch: a call runs under any epoch, held or not;
-- accept-after-decode: Accepted is sent after the request was decoded and its arguments converted.
+- accept-after-decode: a call is marked, or its Accepted is sent, after the request was decoded and its arguments
+  converted.
 """
 
 from __future__ import annotations
@@ -35,15 +36,26 @@ def accept_after_decode() -> None:
     from snakepit.bridge import protocol
     from snakepit.worker import service
     from snakepit.worker.execution import Tool
+    from snakepit.worker.link import Pair
 
     original = Tool.run
 
     def run(self: Any, call: Any) -> None:
         if call.payload is not None:
             self.bind(messages.ExecuteRequest.FromString(call.payload))
-        call.pair.data.write(protocol.accepted(call.id))
+        if call.pair.late_marks is None:
+            call.pair.data.write(protocol.accepted(call.id))
+        else:
+            call.pair.late_marks[0] = call.id
         original(self, call)
 
+    def attach(self: Any, *arguments: Any) -> None:
+        attached(self, *arguments)
+        # What the service writes to is nobody's.
+        self.late_marks, self.marks = self.marks, self.marks and [0]
+
+    attached = Pair.attach
+    Pair.attach = attach  # type: ignore[method-assign]
     Tool.run = run  # type: ignore[method-assign]
     service.accepted = lambda id: b""  # type: ignore[attr-defined]
 

@@ -142,13 +142,18 @@ def hello_frame(payload: bytes) -> bytes:
     return encode_head(Kind.HELLO, 0, 0, payload_bytes=len(payload)) + payload
 
 
-def dial(path: str, hello: bytes, owned: bool = False) -> tuple[Connection, Any]:
-    """Connect to the router and say Hello; return the connection and the Welcome. `owned`: see Connection."""
+def dial(path: str, hello: bytes, owned: bool = False, hand: int = -1) -> tuple[Connection, Any]:
+    """Connect to the router and say Hello; return the connection and the Welcome.
+
+    `owned`: see Connection. `hand` is a descriptor that goes with the Hello, -1 for none.
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(DIAL_TIMEOUT_SECONDS)
         sock.connect(path)
         connection = Connection(sock, owned)
+        if hand >= 0:
+            hello = hello[socket.send_fds(sock, [hello], [hand]) :]
         connection.send(hello)
         welcome = welcome_of(connection.read_frame())
         sock.settimeout(None)

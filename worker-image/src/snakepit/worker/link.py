@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from snakepit import logs
 from snakepit.bridge import messages
 from snakepit.bridge.calls import CallTable, Credit, Request
+from snakepit.bridge.marks import MARK_BYTES, Marks, new_marks
 from snakepit.bridge.protocol import (
     INITIAL_WINDOW,
     Frame,
@@ -52,13 +53,14 @@ _DATA: Final[bytes] = messages.Hello(role=int(Role.DATA)).SerializeToString()
 class Identity:
     """Who this worker is: what its Hello says. `hello` and `data`, for DATA alone, are serialized Hellos."""
 
-    def __init__(self, path: str, hello: bytes, data: bytes, files: list[bytes], owned: bool) -> None:
+    def __init__(self, path: str, hello: bytes, data: bytes, files: list[bytes], slots: int) -> None:
         self.path = path
+        self.slots = slots
         # Whether one thread owns DATA.
-        self.owned = owned
+        self.owned = slots == 1
         self.control = hello_frame(_CONTROL + hello)
         # Made once, and at the start: an adapter that declares more than a Hello carries must fail then.
-        said = _DATA + hello + data
+        said = _DATA + hello + data + messages.Hello(slots=slots, marks_bytes=slots * MARK_BYTES).SerializeToString()
         try:
             reflected = messages.Hello(file_descriptors=files).SerializeToString() if files else b""
             self.data = hello_frame(said + reflected)
@@ -77,6 +79,8 @@ class Pair:
         self.version = 1
         self.window = INITIAL_WINDOW
         self.max_message_bytes = 1 << 62
+        # Where calls are marked that begin, by slot, guarded by the lock; None when each is told by Accepted.
+        self.marks: memoryview | None = None
         self.broken = False
         self.calls: CallTable[Cancellable] = CallTable()
         # Requests that come in pieces, where another thread than the call's may read them.
@@ -85,9 +89,11 @@ class Pair:
         self.lock: Final = threading.Lock()
         self._changed = threading.Condition(self.lock)
 
-    def attach(self, data: Connection, welcome: Any) -> None:
+    def attach(self, data: Connection, welcome: Any, marks: Marks | None = None) -> None:
         """Add the DATA connection."""
         with self.lock:
+            if marks is not None and welcome.marks:
+                self.marks = marks.words
             self.version = welcome.version
             self.window = welcome.initial_window_bytes or INITIAL_WINDOW
             self.max_message_bytes = welcome.max_message_bytes or 1 << 62
@@ -97,10 +103,20 @@ class Pair:
 
     def end(self) -> None:
         """End both connections, tell the running calls, and wake whoever waits for credit."""
+        if self._break():
+            self._ended()
+
+    def _break(self) -> bool:
+        """See to it that no call begins any more; False when that was so already.
+
+        Before the router can read that a connection ended: from then on it takes the marks as final.
+        """
         with self.lock:
-            if self.broken:
-                return
-            self.broken = True
+            before, self.broken = self.broken, True
+        return not before
+
+    def _ended(self) -> None:
+        with self.lock:
             self.control.shutdown()
             if self.data is not None:
                 self.data.shutdown()
@@ -113,9 +129,11 @@ class Pair:
     def violated(self, error: ProtocolError) -> None:
         """Say that the router broke the rules on DATA, and end."""
         logs.write("worker", "the router broke the rules on DATA", error=error)
+        if not self._break():
+            return
         if self.data is not None:
             self.data.goodbye(GoodbyeReason.PROTOCOL_ERROR, str(error))
-        self.end()
+        self._ended()
 
     def take_credit(self, call: Cancellable, wanted: int, cancelled: Callable[[], bool]) -> int:
         """Wait for credit and take some; 0 when nothing more can be sent for the call."""
@@ -210,15 +228,25 @@ class Link:
             if self._ended or pair is None:
                 return None
             try:
-                data, welcome = dial(self._identity.path, self._identity.data, self._identity.owned)
+                data, welcome, marks = self._dial()
             except (ConnectionLostError, ProtocolError) as error:
                 self._complain("DATA", error)
                 pair.end()
                 time.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 continue
-            pair.attach(data, welcome)
+            pair.attach(data, welcome, marks)
             return pair
+
+    def _dial(self) -> tuple[Connection, Any, Marks | None]:
+        identity = self._identity
+        marks = new_marks(identity.slots)
+        if marks is None:
+            return *dial(identity.path, identity.data, identity.owned), None
+        try:
+            return *dial(identity.path, identity.data, identity.owned, marks.descriptor), marks
+        finally:
+            marks.sent()
 
     def close(self) -> None:
         """Say goodbye on both connections, for good."""

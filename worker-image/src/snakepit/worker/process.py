@@ -87,11 +87,11 @@ def _identity(job: Job, adapter: Adapter, slots: int) -> Identity:
         pid=os.getpid(),
     )
     hello = own.SerializeToString() + _VERSIONS
-    data = messages.Hello(slots=slots).SerializeToString() + b"".join(tool.announcement() for tool in adapter.tools)
+    data = b"".join(tool.announcement() for tool in adapter.tools)
     if adapter.methods:
         data += _methods(adapter)
     try:
-        return Identity(job.bridge, hello, data, adapter.file_descriptors, slots == 1)
+        return Identity(job.bridge, hello, data, adapter.file_descriptors, slots)
     except ValueError as error:
         size = sum(len(tool.parameters_schema()) + len(tool.description()) for tool in adapter.tools)
         raise ValueError(

@@ -96,33 +96,39 @@ class Service:
         """Refuse a call or run it. `request` has taken the first piece already when the call is not whole.
 
         This is the hot path: what a call without session, pieces and troubles does not need is not done for it. The
-        handler's thread has returned from the write of Accepted before anything looks into the payload.
+        handler's thread has marked the call, or returned from the write of Accepted, before anything looks into the
+        payload.
         """
         flags, id, number, epoch, timeout_us, ext, payload = plain
         handler, streams = self._handlers[number] if number < len(self._handlers) else (None, False)
         call = Call(self._host, pair, id, ext, payload, streams)
+        marks = pair.marks
         if flags & FLAGS_WHOLE != FLAGS_WHOLE:
-            call.payload = None
+            call.payload = marks = None
             call.request = request or first_piece(pair, flags, payload)
         now = time.monotonic_ns()
         if timeout_us:
             call.deadline = (received_at + timeout_us * 1000) / 1e9
         life = self._sessions.find(epoch) if epoch else None
+        late = timeout_us and now >= received_at + timeout_us * 1000
+        refused = handler is None or late or (epoch and life is None)
         with pair.lock:
             if pair.broken:
                 return
             verdict = pair.calls.begin(id, call)
+            if marks is not None and not refused and verdict is Verdict.BEGUN:
+                # Within the lock: nothing may begin once the pair is broken, which the router reads off its end.
+                marks[slot] = id
         if verdict is not Verdict.BEGUN:
             if verdict is Verdict.CANCELLED:
                 self._refuse(pair, id, Outcome.REFUSED_CANCELLED, Code.CANCELLED)
             return
         try:
-            if handler is None or (epoch and life is None) or (timeout_us and now >= received_at + timeout_us * 1000):
+            if refused or handler is None:
                 self._refuse_call(pair, id, handler is not None, epoch, life)
                 return
-            data = pair.data
-            assert data is not None
-            data.write(accepted(id))
+            if marks is None:
+                _write(pair, accepted(id))
             words = self._page.words
             words[2 * slot + 1] = epoch
             words[2 * slot] = now
