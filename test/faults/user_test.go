@@ -226,12 +226,18 @@ func (l *lifeOfPool) acts() {
 	}
 }
 
-// succeed starts a successor, and has the write of the one before arrive when its caches are filled and before its first own write.
+// succeed starts a successor, and has the write of the one before arrive when it has looked and before its own first write.
 func (l *lifeOfPool) succeed(crashed *wire) {
 	l.t.Helper()
 	next := l.newWire(position{}, never)
 	next.open = make(chan struct{})
 	l.start(next)
+	nothingToDo := time.NewTimer(lag)
+	defer nothingToDo.Stop()
+	select {
+	case <-next.asked:
+	case <-nothingToDo.C:
+	}
 	next.fallBehind(crashed.target.resource)
 	outcome, err := crashed.deliver()
 	l.must(err)
@@ -331,6 +337,11 @@ func (l *lifeOfPool) clear() {
 	now := l.foreign.DeepCopyObject().(client.Object)
 	err := server.Client.Get(l.ctx, client.ObjectKeyFromObject(now), now)
 	what := fmt.Sprintf("%T %s, which the user made,", l.foreign, l.foreign.GetName())
+	for _, o := range watcher.seen(l.namespace) {
+		if o.uid == l.foreign.GetUID() && o.owner != "" {
+			l.t.Errorf("%s was taken over", what)
+		}
+	}
 	switch {
 	case apierrors.IsNotFound(err):
 		l.t.Fatalf("%s was deleted", what)

@@ -85,9 +85,11 @@ type wire struct {
 	reached chan struct{}
 	target  write
 	deliver func() (string, error)
-	// goOn lets a held write go; open lets any write of this operator go.
+	// goOn lets a held write go.
 	goOn chan struct{}
-	open chan struct{}
+	// open lets any write of this operator go; asked is closed when the first one waits for it or passes.
+	open, asked chan struct{}
+	once        sync.Once
 
 	mu     sync.Mutex
 	dead   bool
@@ -103,7 +105,7 @@ type wire struct {
 func newWire(s *story, scheme *runtime.Scheme, at position, how moment) *wire {
 	w := &wire{
 		story: s, codecs: serializer.NewCodecFactory(scheme), at: at, how: how, reached: make(chan struct{}), goOn: make(chan struct{}),
-		open: make(chan struct{}), like: map[string]int{}, calls: map[string]int{}, last: time.Now(),
+		open: make(chan struct{}), asked: make(chan struct{}), like: map[string]int{}, calls: map[string]int{}, last: time.Now(),
 	}
 	close(w.open)
 	return w
@@ -131,6 +133,7 @@ func (w *wire) wrap(next http.RoundTripper) http.RoundTripper {
 		if err != nil {
 			return nil, err
 		}
+		w.once.Do(func() { close(w.asked) })
 		select {
 		case <-w.open:
 		case <-r.Context().Done():
