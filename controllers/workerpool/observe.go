@@ -223,7 +223,7 @@ func (o *observation) input(now time.Time) plan.Input {
 		g := &o.groups[i]
 		at := o.places[g.UID]
 		marked := g.Spec.DrainRequest != nil
-		rechosen := seeded.RechosenVictims && marked && g.Spec.Revision == o.revision
+		rechosen := seeded.RechosenVictims && marked && g.Spec.Revision == o.revision && o.pool.DeletionTimestamp == nil
 		ordinal, _ := resources.GroupOrdinal(o.pool.Name, g.Spec.Revision, g.Name)
 		planned := plan.Group{
 			Name: g.Name, UID: g.UID, Revision: g.Spec.Revision, Ordinal: ordinal,

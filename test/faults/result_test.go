@@ -2,6 +2,8 @@ package faults
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -80,7 +82,8 @@ type result struct {
 	mu      sync.Mutex
 	planned int
 	seed    uint64
-	writes  int
+	// golden is the life without a fault of each chapter.
+	golden  map[string]golden
 	points  int
 	reached int
 	// failed says of each failed life which it is and why.
@@ -89,16 +92,27 @@ type result struct {
 	longest time.Duration
 }
 
-// fail adds a life to the failed ones.
-func (r *result) fail(p point, why string) {
+// plan notes what will be run of a chapter.
+func (r *result) plan(c chapter, g golden, points int, seed uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.failed = append(r.failed, fmt.Sprintf("%s: %s", p, why))
+	if r.golden == nil {
+		r.golden = map[string]golden{}
+	}
+	r.golden[c.name], r.seed = g, seed
+	r.planned += points
+}
+
+// fail adds a life to the failed ones.
+func (r *result) fail(l *lifeOfPool, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed = append(r.failed, fmt.Sprintf("%s/%s, after %d lines of story: %s", l.chapter.name, l.point, len(l.story.lines), why))
 }
 
 func (r *result) add(l *lifeOfPool) {
 	if l.t.Failed() {
-		r.fail(l.point, orElse(l.t.why(), "no check of ours failed; a race or a panic did, see the output"))
+		r.fail(l, orElse(l.t.why(), "no check of ours failed; a race or a panic did, see the output"))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -116,16 +130,20 @@ func (r *result) report(t *testing.T) {
 	t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	summarize("R1: W = %d writes, %d points, at %d of them the fault happened, %d failed, worst recovery %.1f s",
-		r.writes, r.points, r.reached, len(r.failed), r.longest.Seconds())
+	for _, c := range chapters {
+		if g, ok := r.golden[c.name]; ok {
+			summarize("R1: %s: W = %d writes; API calls: %v", c.name, len(g.writes), g.calls)
+		}
+	}
+	summarize("R1: %d points, at %d of them the fault happened, %d failed, worst recovery %.1f s", r.points, r.reached, len(r.failed), r.longest.Seconds())
 	if r.longest > worstRecovery {
-		fmt.Printf("R1: the recovery of %s, beyond %s:\n%s\n", r.slowest.point, worstRecovery, r.slowest.story)
-		summarize("R1: the recovery of %s was beyond %s", r.slowest.point, worstRecovery)
+		fmt.Printf("R1: the recovery of %s/%s, beyond %s:\n%s\n", r.slowest.chapter.name, r.slowest.point, worstRecovery, r.slowest.story)
+		summarize("R1: the recovery of %s/%s was beyond %s", r.slowest.chapter.name, r.slowest.point, worstRecovery)
 	}
 	for _, failed := range r.failed {
 		summarize("R1: failed: %s", failed)
 	}
-	if r.planned == 0 || r.points < r.planned {
+	if len(r.golden) < len(chapters) || r.points < r.planned {
 		return // no golden life, or single points, by name
 	}
 	void := r.reached*10 < r.points*9
@@ -133,13 +151,7 @@ func (r *result) report(t *testing.T) {
 		summarize("R1: void: the fault happened at only %d of %d points", r.reached, r.points)
 		t.Errorf("void: the fault happened at only %d of %d points", r.reached, r.points)
 	}
-	failed, longest := float64(len(r.failed)), r.longest.Seconds()
-	figures := []fixture.Figure{
-		{Figure: "points", Value: float64(r.points), Unit: "points", OK: true},
-		{Figure: "failed", Value: failed, Unit: "points", Bound: "<=0", OK: failed <= 0},
-		{Figure: "writes of a life (W)", Value: float64(r.writes), Unit: "writes", OK: true},
-		{Figure: "worst recovery", Value: longest, Unit: "s", Bound: fmt.Sprintf("<=%g", worstRecovery.Seconds()), OK: longest <= worstRecovery.Seconds()},
-	}
+	figures := r.figures()
 	for i := range figures {
 		f := &figures[i]
 		f.ID, f.Runs, f.Seed, f.Command = "R1", r.points, r.seed, "make faults"
@@ -148,6 +160,24 @@ func (r *result) report(t *testing.T) {
 	if err := fixture.AppendFigures(figures); err != nil {
 		t.Errorf("the figures were not written: %v", err)
 	}
+}
+
+// figures are what R1 is asked for: points, recovery, and what each chapter costs the API server.
+func (r *result) figures() []fixture.Figure {
+	failed, longest := float64(len(r.failed)), r.longest.Seconds()
+	figures := []fixture.Figure{
+		{Figure: "points", Value: float64(r.points), Unit: "points", OK: true},
+		{Figure: "failed", Value: failed, Unit: "points", Bound: "<=0", OK: failed <= 0},
+		{Figure: "worst recovery", Value: longest, Unit: "s", Bound: fmt.Sprintf("<=%g", worstRecovery.Seconds()), OK: longest <= worstRecovery.Seconds(), Clock: true},
+	}
+	for _, c := range chapters {
+		g := r.golden[c.name]
+		figures = append(figures, fixture.Figure{Figure: "writes of a life (W), " + c.name, Value: float64(len(g.writes)), Unit: "writes", OK: true})
+		for _, verb := range slices.Sorted(maps.Keys(g.calls)) {
+			figures = append(figures, fixture.Figure{Figure: "API calls of a life, " + c.name + ", " + verb, Value: float64(g.calls[verb]), Unit: "calls", OK: true})
+		}
+	}
+	return figures
 }
 
 // story is what happened at one point, in order, for whoever has to understand a failure.

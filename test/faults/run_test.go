@@ -11,7 +11,6 @@ import (
 	"github.com/go-logr/logr/funcr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -26,47 +25,57 @@ const (
 	look = 50 * time.Millisecond
 	// settled is how long nothing is written before the user's next step, so that writes have the same number in each run.
 	settled = 300 * time.Millisecond
+	// calm is how long nothing is written before a life that is to show the state of a step shows it.
+	calm = time.Second
 	// quiet is how long a state that is reached must stay without a write.
 	quiet = 2 * time.Second
 )
 
-// The wanted workers of the life cycle, and what the user wants meanwhile.
-const (
-	workersFirst   = 2
-	workersScaled  = 4
-	workersBetween = 3
-)
+// mark is where in the writes of a life a step begins.
+type mark struct {
+	writes int
+	step   int
+	// deleted: the pool is deleted from here on.
+	deleted bool
+}
 
-// lifeOfPool is one life cycle of one pool in a namespace of its own, with at most one fault.
+// lifeOfPool is one chapter of the life of one pool in a namespace of its own, with at most one fault.
 type lifeOfPool struct {
 	t         *witness
 	ctx       context.Context
+	chapter   chapter
 	point     point
 	story     *story
 	namespace string
 	operator  *fixture.Operator
 	wire      *wire
 	pool      *v1alpha1.WorkerPool
-	// want is the number of workers that the user asked for last.
-	want int32
+	// script is what the chapter wants of the pool now, asked what the user asked for last, acted when he did.
+	script, asked wish
+	acted         time.Time
+	lostPod       types.UID
 	// deleted: the user has deleted the pool.
 	deleted bool
-	// faulted: the fault happened and the user has acted.
-	faulted bool
+	// faulted: the fault happened and the user has acted; survived: the goal of that step was reached.
+	faulted, survived bool
 	// restarted is when the successor of a crashed operator was started; recovery is how long it took until the step's goal was reached.
 	restarted time.Time
 	recovery  time.Duration
 	forced    map[types.UID]bool
 	foreign   client.Object
-	// writes at the end of each step, and the state when it was scaled; for the golden run.
-	steps  []int
-	scaled map[string]string
+	// marks, the state at the end of each step, and the API calls since the start; for the golden run.
+	marks  []mark
+	states []map[string]string
+	calls  map[string]int
 	// untold: this life is no part of a failure.
 	untold bool
 }
 
-func newLife(t *testing.T, p point) *lifeOfPool {
-	return &lifeOfPool{t: &witness{TB: t}, ctx: t.Context(), point: p, story: newStory(), forced: map[types.UID]bool{}}
+func newLife(t *testing.T, c chapter, p point) *lifeOfPool {
+	return &lifeOfPool{
+		t: &witness{TB: t}, ctx: t.Context(), chapter: c, point: p, story: newStory(), forced: map[types.UID]bool{},
+		states: make([]map[string]string, len(c.steps)),
+	}
 }
 
 // begin starts an operator that will meet the point's fault.
@@ -74,14 +83,16 @@ func (l *lifeOfPool) begin() {
 	l.t.Helper()
 	l.t.Cleanup(func() {
 		l.stop()
+		watcher.forget(l.namespace)
 		if l.t.Failed() && !l.untold {
-			l.t.Logf("the story of %s:\n%s", l.point, l.story)
+			l.t.Logf("the story of %s/%s:\n%s", l.chapter.name, l.point, l.story)
 		}
 	})
 	var err error
 	l.namespace, err = server.Namespace(l.ctx, "faults")
 	l.must(err)
-	l.start(l.point.at, l.point.how)
+	l.start(l.newWire(l.point.at, l.point.how))
+	l.calls = l.wire.requests()
 }
 
 func (l *lifeOfPool) must(err error) {
@@ -91,11 +102,15 @@ func (l *lifeOfPool) must(err error) {
 	}
 }
 
-func (l *lifeOfPool) start(at position, how moment) {
+func (l *lifeOfPool) newWire(at position, how moment) *wire {
+	return newWire(l.story, server.Client.Scheme(), at, how)
+}
+
+func (l *lifeOfPool) start(w *wire) {
 	l.t.Helper()
-	l.wire = newWire(l.story, server.Client.Scheme(), at, how)
+	l.wire = w
 	operator, err := fixture.StartOperator(server.Config, fixture.OperatorOptions{
-		Namespace: l.namespace, WrapTransport: l.wire.wrap, Log: funcr.New(l.story.log, funcr.Options{}),
+		Namespace: l.namespace, WrapTransport: w.wrap, Log: funcr.New(l.story.log, funcr.Options{}),
 	})
 	l.must(err)
 	l.operator = operator
@@ -111,68 +126,106 @@ func (l *lifeOfPool) stop() {
 	l.operator = nil
 }
 
-// live plays the whole life: create, scale, delete. Scaled is what the pool must be like in between; nil for a life that is to show it.
-func (l *lifeOfPool) live(scaled map[string]string) {
+// live plays the chapter. What the pool must be like at the end of each step is golden; nil for a life that is to show it. When a fault was
+// survived, and all is as it would be without, the rest of the chapter would be the golden one: then only what always happens is done.
+func (l *lifeOfPool) live(golden []map[string]string) {
 	l.t.Helper()
-	l.create(workersFirst)
-	l.reach(workersFirst, l.ready)
-	if !l.deleted {
-		l.scale(workersScaled)
-		l.reach(workersScaled, l.becomes(scaled))
-	}
-	if !l.deleted {
-		if l.faulted {
-			l.staysQuiet("scaled")
+	for i, s := range l.chapter.steps {
+		always := s.name == stepCreate || s.name == stepDelete
+		if !always && (l.deleted || l.survived) {
+			continue
 		}
-		// What counts is what is there when the operator has done its work: after the quiet window, not before.
-		var err error
-		l.scaled, err = state(l.ctx, server.Client, l.namespace)
-		l.must(err)
+		writes, _ := l.wire.sent()
+		l.marks = append(l.marks, mark{len(writes), i, s.name == stepDelete})
+		s.do(l)
+		if s.name == stepDelete {
+			l.end(i == len(l.chapter.steps)-1)
+			continue
+		}
+		l.reach(l.goal(i, golden))
+		l.show(i, golden)
 	}
-	l.delete()
-	l.await("the pool is gone", l.gone)
-	l.clear()
-	l.await("nothing is left", func() error { return nothing(l.ctx, l.namespace) })
-	l.staysQuiet("deleted")
-	l.await("the audit has seen the end", l.audited)
+	for verb, n := range l.wire.requests() {
+		l.calls[verb] = n - l.calls[verb]
+	}
 }
 
-func (l *lifeOfPool) create(workers int32) {
+// goal is when a step is done: the pool is Ready, and each of its objects as in the golden life. The pool's Ready alone is too early: it may
+// be what the crashed operator wrote last, while its successor has not begun and the group's own status is still to come. A life that is to
+// show the state waits until nothing was written for a while.
+func (l *lifeOfPool) goal(i int, golden []map[string]string) func() error {
+	return func() error {
+		if err := l.ready(); err != nil || l.deleted || l.asked != l.script {
+			return err
+		}
+		if golden == nil {
+			_, last := l.wire.sent()
+			if since := min(time.Since(last), time.Since(l.acted)); since < calm {
+				return fmt.Errorf("the last write was %s ago", since)
+			}
+			if done := l.chapter.steps[i].done; done != nil {
+				return done(l)
+			}
+			return nil
+		}
+		now, err := state(l.ctx, server.Client, l.namespace)
+		if lines := difference(golden[i], now); err == nil && len(lines) > 0 {
+			err = errors.New(strings.Join(lines, "; "))
+		}
+		return err
+	}
+}
+
+// reach waits for the goal, whatever the user wanted meanwhile, or until the user has deleted the pool.
+func (l *lifeOfPool) reach(goal func() error) {
 	l.t.Helper()
-	l.pool, l.want = fixture.NewPool(l.namespace, "pool", workers), workers
-	l.must(server.Client.Create(l.ctx, l.pool))
-	l.story.tell("user", "creates the pool with %d workers", workers)
+	l.await("the pool is as it is wanted", goal)
+	for !l.deleted && l.asked != l.script {
+		l.ask(l.script)
+		l.await("the pool is as it is wanted", goal)
+	}
 }
 
-func (l *lifeOfPool) scale(workers int32) {
-	l.t.Helper()
-	l.want = workers
-	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"workers":%d}}`, workers))
-	l.must(client.IgnoreNotFound(server.Client.Patch(l.ctx, l.pool.DeepCopy(), patch)))
-	l.story.tell("user", "scales the pool to %d workers", workers)
-}
-
-func (l *lifeOfPool) delete() {
+// show looks at the state at the end of a step. After a fault what counts is what is there when the operator has done its work: after the
+// quiet window, not before.
+func (l *lifeOfPool) show(i int, golden []map[string]string) {
 	l.t.Helper()
 	if l.deleted {
 		return
 	}
-	l.deleted = true
-	l.must(client.IgnoreNotFound(server.Client.Delete(l.ctx, l.pool.DeepCopy())))
-	l.story.tell("user", "deletes the pool")
+	if l.faulted && !l.survived {
+		l.staysQuiet(l.chapter.steps[i].name)
+	}
+	l.survived = l.faulted
+	var err error
+	l.states[i], err = state(l.ctx, server.Client, l.namespace)
+	l.must(err)
+	if golden == nil {
+		return
+	}
+	for _, line := range difference(golden[i], l.states[i]) {
+		l.t.Error(line)
+	}
 }
 
-// reach waits for the goal with n workers, whatever the user wanted meanwhile, or until the user has deleted the pool.
-func (l *lifeOfPool) reach(n int32, goal func() error) {
+// end waits until the deleted pool is gone, and nothing is left.
+func (l *lifeOfPool) end(last bool) {
 	l.t.Helper()
-	for first := true; first || (l.want != n && !l.deleted); first = false {
-		if !first {
-			l.scale(n)
+	l.await("the pool is gone", l.gone)
+	if l.point.how != held {
+		left, err := fixture.Leftovers(l.ctx, server.Client, l.namespace)
+		l.must(err)
+		if len(left) > 0 {
+			l.t.Fatalf("%s was there when its owner, the pool, was gone", strings.Join(left, ", "))
 		}
-		l.await("the pool is ready", goal)
 	}
-	writes, _ := l.wire.sent()
-	l.steps = append(l.steps, len(writes))
+	l.clear()
+	l.await("nothing is left", func() error { return nothing(l.ctx, l.namespace) })
+	if last || (l.faulted && !l.survived) {
+		l.staysQuiet("deleted")
+	}
+	l.survived = l.faulted
+	l.await("the audit has seen the end", l.audited)
 }
 
 func (l *lifeOfPool) ready() error {
@@ -183,35 +236,10 @@ func (l *lifeOfPool) ready() error {
 	if err := server.Client.Get(l.ctx, client.ObjectKeyFromObject(l.pool), pool); err != nil {
 		return err
 	}
-	c := meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady)
-	done := c != nil && c.Status == "True" && c.ObservedGeneration == pool.Generation && pool.Status.ReadyWorkers == l.want &&
-		meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReconciling) == nil
-	if !done {
-		return fmt.Errorf("%d of %d workers: %s", pool.Status.ReadyWorkers, l.want, fixture.Conditions(pool.Status.Conditions))
+	if !claimsDone(pool) || pool.Status.ReadyWorkers != l.asked.workers {
+		return fmt.Errorf("%d of %d workers: %s", pool.Status.ReadyWorkers, l.asked.workers, fixture.Conditions(pool.Status.Conditions))
 	}
 	return nil
-}
-
-// becomes is the goal of a scaled pool: ready, and each of its objects as in the golden life. The pool's Ready alone is too early: it may be
-// what the crashed operator wrote last, while its successor has not begun and the group's own status is still to come. A life that is to
-// show the state waits until nothing was written for the quiet window.
-func (l *lifeOfPool) becomes(scaled map[string]string) func() error {
-	return func() error {
-		if err := l.ready(); err != nil || l.deleted || l.want != workersScaled {
-			return err
-		}
-		if scaled == nil {
-			if _, last := l.wire.sent(); time.Since(last) < quiet {
-				return fmt.Errorf("the last write was less than %s ago", quiet)
-			}
-			return nil
-		}
-		now, err := state(l.ctx, server.Client, l.namespace)
-		if lines := difference(scaled, now); err == nil && len(lines) > 0 {
-			err = errors.New(strings.Join(lines, "; "))
-		}
-		return err
-	}
 }
 
 func (l *lifeOfPool) gone() error {
@@ -248,6 +276,7 @@ func (l *lifeOfPool) await(what string, goal func() error) {
 	defer ticker.Stop()
 	for {
 		l.answerFault()
+		l.harmless()
 		err := goal()
 		if err == nil && !l.restarted.IsZero() {
 			l.recovery, l.restarted = time.Since(l.restarted), time.Time{}
@@ -262,6 +291,15 @@ func (l *lifeOfPool) await(what string, goal func() error) {
 			l.t.Fatalf("not within %s: %s: %v", limit, what, err)
 		case <-ticker.C:
 		}
+	}
+}
+
+// harmless fails at the first look at which something was done that cannot be made good.
+func (l *lifeOfPool) harmless() {
+	l.t.Helper()
+	_, groups := watcher.history(l.namespace)
+	for _, line := range append(crowded(watcher.seen(l.namespace), l.forced), unmarked(groups)...) {
+		l.t.Fatal(line)
 	}
 }
 

@@ -38,7 +38,12 @@ func state(ctx context.Context, c client.Client, namespace string) (map[string]s
 	// UIDs and the namespace stand in many places; each becomes the name of what it means.
 	names := []string{namespace, "NAMESPACE"}
 	for _, o := range all {
-		names = append(names, string(o.GetUID()), "UID of "+o.GetKind()+" "+o.GetName())
+		names = append(names, string(o.GetUID()), "UID of "+o.GetKind()+" "+nameOf(o))
+	}
+	for _, o := range all {
+		if o.GetKind() == "Pod" {
+			names = append(names, o.GetName(), nameOf(o))
+		}
 	}
 	replacer := strings.NewReplacer(names...)
 	found := map[string]string{}
@@ -47,9 +52,17 @@ func state(ctx context.Context, c client.Client, namespace string) (map[string]s
 		if err != nil {
 			return nil, err
 		}
-		found[o.GetKind()+" "+o.GetName()] = replacer.Replace(string(text))
+		found[o.GetKind()+" "+nameOf(o)] = replacer.Replace(string(text))
 	}
 	return found, nil
+}
+
+// nameOf is the object's name; of a pod it is that of its group: which number it has depends on whether the one before was gone already.
+func nameOf(o unstructured.Unstructured) string {
+	if group := o.GetLabels()[v1alpha1.LabelGroup]; o.GetKind() == "Pod" && group != "" {
+		return group + "-N"
+	}
+	return o.GetName()
 }
 
 // strip leaves out what is incidental. Of an observed generation it keeps whether it is the object's present one.

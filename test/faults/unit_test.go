@@ -30,18 +30,19 @@ func TestJudgements(t *testing.T) {
 		{"a group removed by force", []life{pool, group, pod("p-a-0-0", 5, 0)}, map[types.UID]bool{"group": true}, 0, 0},
 		{"one pod after the other", []life{pool, group, pod("p-a-0-0", 5, 6), pod("p-a-0-1", 7, 8)}, nil, 0, 0},
 		{"two pods", []life{pool, group, pod("p-a-0-0", 5, 8), pod("p-a-0-1", 7, 9)}, nil, 0, 1},
-		{"two pods that stay", []life{group, pod("p-a-0-0", 5, 0), pod("p-a-0-1", 7, 0)}, map[types.UID]bool{"group": true}, 0, 1},
+		{"two pods that stay", []life{group, pod("p-a-0-0", 5, 0), pod("p-a-0-1", 7, 0)}, nil, 0, 1},
+		{"two pods of a group removed by force", []life{group, pod("p-a-0-0", 5, 0), pod("p-a-0-1", 7, 0)}, map[types.UID]bool{"group": true}, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := outlived(c.lives, c.forced); len(got) != c.outlived {
 				t.Errorf("outlived: %v, want %d", got, c.outlived)
 			}
-			if got := crowded(c.lives); len(got) != c.crowded {
+			if got := crowded(c.lives, c.forced); len(got) != c.crowded {
 				t.Errorf("crowded: %v, want %d", got, c.crowded)
 			}
 		})
 	}
-	if got := creates([]life{pool, group, pod("x", 1, 2)}); len(got) != 2 || got["Pod x"] != 1 {
+	if got := creates([]life{pool, group, pod("x", 1, 2)}); len(got) != 2 || got["a pod of WorkerGroup p-a-0"] != 1 {
 		t.Errorf("creates: %v, want the group and the pod once", got)
 	}
 }

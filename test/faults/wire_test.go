@@ -2,9 +2,11 @@ package faults
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -23,10 +25,21 @@ const (
 	before moment = "before" // the write is not sent
 	after  moment = "after"  // the API server has answered, and the answer is lost
 	held   moment = "held"   // the write waits while the user acts, then goes on; nothing crashes
+	lost   moment = "lost"   // the answer is lost and nothing crashes; the watch of what was written lags
+	late   moment = "late"   // the write arrives when its operator has crashed and its successor has looked; that one's watch of it lags
 )
+
+// crashes says whether the operator that sent the write ends with it.
+func (m moment) crashes() bool { return m == before || m == after || m == late }
+
+// lag is how late the events of a watch come, and for how long they do.
+const lag = 1500 * time.Millisecond
 
 // errCut is what a crashed operator gets for everything that it tries.
 var errCut = errors.New("cut: this operator has crashed")
+
+// errLost is what a living operator gets for a write whose answer is lost.
+var errLost = errors.New("cut: connection reset by peer")
 
 // write is one request that changes something.
 type write struct {
@@ -46,6 +59,15 @@ func (w write) String() string {
 	return text
 }
 
+// kind is what the write does, without the name: for the names of points.
+func (w write) kind() string {
+	text := w.verb + "-" + w.resource
+	if w.sub != "" {
+		text += "-" + w.sub
+	}
+	return text
+}
+
 // position is one write of a life: the nth that looks like this. How often a status is written differs from life to life, and so does the
 // number of each write in the whole; its place among its like does not.
 type position struct {
@@ -59,24 +81,34 @@ type wire struct {
 	codecs serializer.CodecFactory
 	at     position
 	how    moment
-	// reached is closed when the fault happens; target is the write then.
+	// reached is closed when the fault happens; target is the write then, and deliver sends it, when it is to arrive late.
 	reached chan struct{}
 	target  write
+	deliver func() (string, error)
 	// goOn lets a held write go.
 	goOn chan struct{}
+	// open lets any write of this operator go; asked is closed when the first one waits for it or passes.
+	open, asked chan struct{}
+	once        sync.Once
 
 	mu     sync.Mutex
 	dead   bool
 	writes []write
 	like   map[string]int
 	last   time.Time
+	calls  map[string]int
+	// behind is the resource whose watches lag, until then.
+	behind string
+	until  time.Time
 }
 
 func newWire(s *story, scheme *runtime.Scheme, at position, how moment) *wire {
-	return &wire{
-		story: s, codecs: serializer.NewCodecFactory(scheme), at: at, how: how,
-		reached: make(chan struct{}), goOn: make(chan struct{}), like: map[string]int{}, last: time.Now(),
+	w := &wire{
+		story: s, codecs: serializer.NewCodecFactory(scheme), at: at, how: how, reached: make(chan struct{}), goOn: make(chan struct{}),
+		open: make(chan struct{}), asked: make(chan struct{}), like: map[string]int{}, calls: map[string]int{}, last: time.Now(),
 	}
+	close(w.open)
+	return w
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)
@@ -87,48 +119,85 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 func (w *wire) wrap(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
 		target, counts := parse(r)
-		if !counts {
-			w.mu.Lock()
-			dead := w.dead
-			w.mu.Unlock()
-			if dead {
-				return nil, errCut
-			}
-			return next.RoundTrip(r)
+		w.mu.Lock()
+		dead := w.dead
+		w.calls[callOf(r, target)]++
+		w.mu.Unlock()
+		switch {
+		case dead:
+			return nil, errCut
+		case !counts:
+			return w.look(next, r, target)
 		}
 		r, err := w.read(r, &target)
 		if err != nil {
 			return nil, err
 		}
+		w.once.Do(func() { close(w.asked) })
+		select {
+		case <-w.open:
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
+		}
 		return w.send(next, r, target)
 	})
 }
 
-// parse names what a request changes; false for reads and for what is no part of the state: Events and Leases.
-func parse(r *http.Request) (write, bool) {
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		return write{}, false
+// look sends what changes nothing. The events of a watch may come late.
+func (w *wire) look(next http.RoundTripper, r *http.Request, target write) (*http.Response, error) {
+	resp, err := next.RoundTrip(r)
+	if err == nil && r.URL.Query().Has("watch") {
+		resp.Body = newLagging(resp.Body, func() time.Duration {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.behind == target.resource && time.Now().Before(w.until) {
+				return lag
+			}
+			return 0
+		})
 	}
+	return resp, err
+}
+
+// callOf is the verb under which a request is counted, as the API server names it.
+func callOf(r *http.Request, target write) string {
+	switch {
+	case target.resource == "events":
+		return "event"
+	case r.Method != http.MethodGet:
+		return strings.ToLower(strings.Replace(r.Method, "POST", "create", 1))
+	case r.URL.Query().Has("watch"):
+		return "watch"
+	case target.name == "":
+		return "list"
+	}
+	return "get"
+}
+
+// parse names what a request is about. It counts when it changes the state: reads do not, nor do Events and Leases.
+func parse(r *http.Request) (w write, counts bool) {
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	w = write{verb: r.Method, resource: r.URL.Path}
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	for i, part := range parts {
 		if part != "namespaces" || len(parts) < i+3 {
 			continue
 		}
-		w := write{verb: r.Method, resource: parts[i+2]}
+		w.resource = parts[i+2]
 		if len(parts) > i+3 {
 			w.name = parts[i+3]
 		}
 		if len(parts) > i+4 {
 			w.sub = parts[i+4]
 		}
-		return w, w.resource != "events" && w.resource != "leases"
+		break
 	}
-	return write{verb: r.Method, resource: r.URL.Path}, true
+	return w, !reads && w.resource != "events" && w.resource != "leases"
 }
 
 // read decodes what a POST carries, for its name, and returns a request whose body can be read again.
 func (w *wire) read(r *http.Request, target *write) (*http.Request, error) {
-	if r.Body == nil || r.Method != http.MethodPost {
+	if r.Body == nil {
 		return r, nil
 	}
 	body, err := io.ReadAll(r.Body)
@@ -139,6 +208,9 @@ func (w *wire) read(r *http.Request, target *write) (*http.Request, error) {
 	r = r.Clone(r.Context())
 	r.Body, _ = again()
 	r.GetBody = again
+	if r.Method != http.MethodPost {
+		return r, nil
+	}
 	object, _, err := w.codecs.UniversalDeserializer().Decode(body, nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("faults: POST %s cannot be read: %w", r.URL.Path, err)
@@ -166,7 +238,10 @@ func (w *wire) admit(target write) (n int, hit bool, err error) {
 	if hit {
 		w.target = target
 	}
-	w.dead = hit && w.how != held
+	if hit && w.how == lost {
+		w.behind, w.until = target.resource, time.Now().Add(lag)
+	}
+	w.dead = hit && w.how.crashes()
 	return n, hit, nil
 }
 
@@ -175,12 +250,17 @@ func (w *wire) send(next http.RoundTripper, r *http.Request, target write) (*htt
 	if err != nil {
 		return nil, err
 	}
-	if hit && w.how == before {
+	switch {
+	case hit && w.how == before:
 		w.story.tell("operator", "write %d %s: crashed before it was sent", n, target)
 		close(w.reached)
 		return nil, errCut
-	}
-	if hit && w.how == held {
+	case hit && w.how == late:
+		w.story.tell("operator", "write %d %s: on its way, and crashed", n, target)
+		w.deliver = func() (string, error) { return w.arrive(next, r) }
+		close(w.reached)
+		return nil, errCut
+	case hit && w.how == held:
 		w.story.tell("operator", "write %d %s: held", n, target)
 		close(w.reached)
 		select {
@@ -194,17 +274,42 @@ func (w *wire) send(next http.RoundTripper, r *http.Request, target write) (*htt
 	if err == nil {
 		outcome = resp.Status
 	}
-	if !hit || w.how != after {
+	if !hit || w.how == held {
 		w.story.tell("operator", "write %d %s: %s", n, target, outcome)
 		return resp, err
 	}
-	w.story.tell("operator", "write %d %s: %s, crashed before the answer arrived", n, target, outcome)
 	if err == nil {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()
 	}
-	close(w.reached)
+	defer close(w.reached)
+	if w.how == lost {
+		w.story.tell("operator", "write %d %s: %s, and the answer is lost", n, target, outcome)
+		return nil, errLost
+	}
+	w.story.tell("operator", "write %d %s: %s, crashed before the answer arrived", n, target, outcome)
 	return nil, errCut
+}
+
+// arrive sends a write of a crashed operator, and says what became of it.
+func (w *wire) arrive(next http.RoundTripper, r *http.Request) (string, error) {
+	again := r.Clone(context.WithoutCancel(r.Context()))
+	if r.GetBody != nil {
+		again.Body, _ = r.GetBody()
+	}
+	resp, err := next.RoundTrip(again)
+	if err != nil {
+		return "", err
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.Status, resp.Body.Close()
+}
+
+// fallBehind has the watches of a resource lag from now on.
+func (w *wire) fallBehind(resource string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.behind, w.until = resource, time.Now().Add(lag)
 }
 
 // sent is what was written until now, and when the last write was.
@@ -212,4 +317,88 @@ func (w *wire) sent() ([]write, time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return append([]write(nil), w.writes...), w.last
+}
+
+// requests is how many of each verb were sent until now.
+func (w *wire) requests() map[string]int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.calls)
+}
+
+// lagging is the body of a watch whose events may come late.
+type lagging struct {
+	io.Closer
+	chunks chan chunk
+	closed chan struct{}
+	once   sync.Once
+	rest   []byte
+	ended  error
+}
+
+type chunk struct {
+	data []byte
+	err  error
+	due  time.Time
+}
+
+// newLagging delays each part of body by what delay says when it arrives.
+func newLagging(body io.ReadCloser, delay func() time.Duration) *lagging {
+	l := &lagging{Closer: body, chunks: make(chan chunk, 64), closed: make(chan struct{})}
+	go func() {
+		for {
+			data := make([]byte, 16<<10)
+			n, err := body.Read(data)
+			select {
+			case l.chunks <- chunk{data[:n], err, time.Now().Add(delay())}:
+			case <-l.closed:
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return l
+}
+
+// Read waits until the next part is due.
+func (l *lagging) Read(into []byte) (int, error) {
+	if len(l.rest) == 0 && l.ended == nil {
+		select {
+		case c := <-l.chunks:
+			l.rest, l.ended = c.data, c.err
+			if err := l.wait(time.Until(c.due)); err != nil {
+				return 0, err
+			}
+		case <-l.closed:
+			return 0, io.ErrClosedPipe
+		}
+	}
+	n := copy(into, l.rest)
+	l.rest = l.rest[n:]
+	if n == 0 {
+		return 0, l.ended
+	}
+	return n, nil
+}
+
+func (l *lagging) wait(d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-l.closed:
+		return io.ErrClosedPipe
+	}
+}
+
+// Close ends the reader too.
+func (l *lagging) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Closer.Close()
 }
