@@ -21,7 +21,7 @@ GEN_TOOL := go tool -modfile=hack/tools/gen/go.mod
 BUF_BASE ?= HEAD
 BUF := go tool -modfile=hack/tools/buf/go.mod buf
 GOLANGCI := go tool -modfile=hack/tools/lint/go.mod golangci-lint
-UNIT_PACKAGES = $$(go list ./... | grep -v -e /test/e2e -e /test/faults -e /test/apiserver -e /test/datapath -e /test/scale)
+UNIT_PACKAGES = $$(go list ./... | grep -v /test/)
 
 ifeq ($(CLUSTER),local)
 KUBECONFIG := $(CURDIR)/.cluster/kubeconfig
@@ -136,6 +136,10 @@ test-python: $(VENV_READY) ## Python tests of worker and client
 .PHONY: test-apiserver
 test-apiserver: ## Operator and router against a real etcd and kube-apiserver
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" go test -race ./test/apiserver/... ./router/membership/...
+
+.PHONY: test-nodes
+test-nodes: ## Nodes cordoned, lost and back, and kubectl drain, against a real API server (90 s)
+	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" go test -race ./test/nodes/...
 
 .PHONY: faults
 faults: ## Crash at every write (R1), on a real API server; FAULTS=all for every point

@@ -36,6 +36,7 @@ stage "go unit tests" make test-unit
 stage "seeded bugs of the router" make seeded
 stage "fuzz" make fuzz
 stage "api server tests" make test-apiserver
+stage "nodes and drains" make test-nodes
 stage "faults: crash at every write" make faults
 stage "many pools" make scale
 stage "faults: data path" make datapath-faults

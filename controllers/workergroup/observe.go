@@ -82,7 +82,7 @@ func forceAt(group *v1alpha1.WorkerGroup) time.Time {
 }
 
 func planned(group *v1alpha1.WorkerGroup, pod *corev1.Pod) plan.Pod {
-	ordinal, ok := resources.PodOrdinal(group.Name, pod.Name)
+	ordinal, ok := resources.PodOrdinal(group, pod.Name)
 	if !ok {
 		ordinal = -1
 	}

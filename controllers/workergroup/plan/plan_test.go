@@ -157,6 +157,7 @@ func TestConverges(t *testing.T) {
 			w.happen()
 			if rapid.IntRange(0, 20).Draw(t, "drain") == 0 {
 				w.group.Draining = true
+				w.group.Lost = rapid.Bool().Draw(t, "lost")
 			}
 		}
 		w.group.Deleting = rapid.Bool().Draw(t, "deleting")
@@ -178,6 +179,11 @@ func (w *world) check() {
 	if w.group.Draining {
 		if len(w.pods) > 1 {
 			w.t.Fatalf("a draining group has %d pods", len(w.pods))
+		}
+		for _, pod := range w.pods {
+			if w.group.Lost && pod.Serving && !pod.Ended {
+				w.t.Fatalf("a lost group serves: %+v", pod)
+			}
 		}
 		return
 	}
@@ -245,5 +251,23 @@ func TestServingFollowsPodUID(t *testing.T) {
 	}
 	if len(serving) != 2 || serving["a"] || !serving["b"] {
 		t.Errorf("%+v", p.Actions)
+	}
+}
+
+// A group that was given up with its node leaves the Service before its pod is deleted: its successor serves.
+func TestLostLeavesTheService(t *testing.T) {
+	pod := Pod{Name: "pod-0", UID: "a", Serving: true, Node: "n"}
+	in := Input{Now: begin, Group: Group{Finalizer: true, PodUID: "a", Draining: true, Lost: true}, Pods: []Pod{pod}}
+	off := SetServing{Pod: pod, Reason: "the Service follows spec.podUID"}
+	if p := Decide(in); len(p.Actions) != 1 || p.Actions[0] != off {
+		t.Errorf("before it is deleted: %+v", p.Actions)
+	}
+	in.Group.Deleting, in.Group.ForceAt = true, begin.Add(time.Minute)
+	p := Decide(in)
+	if len(p.Actions) != 2 || p.Actions[0].(SetServing).Serving || p.Actions[1].(DeletePod).Force {
+		t.Errorf("when it is deleted: %+v", p.Actions)
+	}
+	if !p.Again.Equal(in.Group.ForceAt) {
+		t.Errorf("looks again at %s, want %s: the end is proven, or forced", p.Again, in.Group.ForceAt)
 	}
 }

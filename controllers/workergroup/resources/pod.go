@@ -27,7 +27,7 @@ func MakePod(group *v1alpha1.WorkerGroup, ordinal int, routerImage string) (*cor
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: group.Namespace,
-			Name:      PodName(group.Name, ordinal),
+			Name:      PodName(group, ordinal),
 			Labels: map[string]string{
 				"app.kubernetes.io/name":       "snakepit-worker",
 				"app.kubernetes.io/instance":   group.Spec.PoolName,

@@ -205,12 +205,19 @@ func TestGraceCoversDrain(t *testing.T) {
 }
 
 func TestPodNames(t *testing.T) {
-	if n, ok := PodOrdinal("demo-r1-0", PodName("demo-r1-0", 7)); n != 7 || !ok {
+	group := &v1alpha1.WorkerGroup{ObjectMeta: metav1.ObjectMeta{Name: "demo-r1-0", UID: "a"}}
+	next := &v1alpha1.WorkerGroup{ObjectMeta: metav1.ObjectMeta{Name: "demo-r1-0", UID: "b"}}
+	if n, ok := PodOrdinal(group, PodName(group, 7)); n != 7 || !ok {
 		t.Errorf("%d %v", n, ok)
 	}
-	for _, other := range []string{"demo-r1-0", "demo-r1-0-x", "demo-r1-01-0", "demo-r1-0--1"} {
-		if n, ok := PodOrdinal("demo-r1-0", other); ok {
+	for _, other := range []string{"demo-r1-0", "demo-r1-0-x", "demo-r1-01-0", "demo-r1-0--1", PodName(next, 0), PodName(group, 0) + "-1", PodName(group, -1)} {
+		if n, ok := PodOrdinal(group, other); ok {
 			t.Errorf("%s is pod %d of demo-r1-0", other, n)
 		}
+	}
+	// The longest: a pool's name of 40 characters, a revision of 8, two numbers of 3 digits each.
+	group.Name = strings.Repeat("p", 40) + "-" + strings.Repeat("r", 8) + "-999"
+	if name := PodName(group, 999); len(name) > 63 {
+		t.Errorf("%s has %d characters, and a host name at most 63", name, len(name))
 	}
 }

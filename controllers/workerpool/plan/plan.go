@@ -94,6 +94,9 @@ func keep(in Input, p *Plan) {
 // children makes what stands around the groups, before the first of them.
 func children(in Input, names []string, p *Plan) {
 	for _, c := range in.Children {
+		if c.Kind == Role && len(names) == 0 {
+			continue // a drained pool has no router that needs one
+		}
 		switch c.State {
 		case Missing:
 			p.do(EnsureChild{Child: c, Groups: names, Reason: "it is missing"})

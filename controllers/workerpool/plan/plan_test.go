@@ -24,12 +24,26 @@ type world struct {
 	children map[Kind]State
 	role     []string
 	made     int
+	// nodes by name; each is well, or cordoned, or down since some time, or both. spare is always well.
+	nodes map[string]*Node
 }
 
+const (
+	after = time.Minute
+	spare = "spare"
+)
+
+var kinds = []Kind{ServiceAccount, Role, RoleBinding, Service, PodDisruptionBudget}
+
 func newWorld(t *rapid.T) *world {
-	return &world{t: t, now: begin, pool: Pool{Revision: "r0"}, children: map[Kind]State{
-		ServiceAccount: Missing, Role: Missing, RoleBinding: Missing, Service: Missing,
-	}}
+	w := &world{t: t, now: begin, pool: Pool{Revision: "r0", FailoverAfter: after}, children: map[Kind]State{}, nodes: map[string]*Node{}}
+	for _, kind := range kinds {
+		w.children[kind] = Missing
+	}
+	for _, name := range []string{"n1", "n2", spare} {
+		w.nodes[name] = &Node{Name: name}
+	}
+	return w
 }
 
 func name(revision string, n int) string { return fmt.Sprintf("p-%s-%d", revision, n) }
@@ -43,8 +57,11 @@ func (w *world) input() Input {
 			in.Pool.UsedOrdinals[g.Ordinal] = true
 		}
 	}
-	in.Groups = append(in.Groups, w.groups...)
-	for _, kind := range []Kind{ServiceAccount, Role, RoleBinding, Service} {
+	for _, g := range w.groups {
+		g.Node = *w.nodes[g.Node.Name]
+		in.Groups = append(in.Groups, g)
+	}
+	for _, kind := range kinds {
 		c := Child{Kind: kind, State: w.children[kind]}
 		if c.State != Missing {
 			c.UID = types.UID(kind)
@@ -81,7 +98,7 @@ func (w *world) apply(p Plan) {
 			w.drain(a)
 		case DeleteGroup:
 			w.edit(a.Group.UID, func(g *Group) {
-				if g.Reachable && !g.Drained && w.now.Before(g.Drain.Deadline) {
+				if g.Reachable && !g.Drained && !g.lost() && w.now.Before(g.Drain.Deadline) {
 					w.t.Fatalf("group %s was deleted while it drained", g.Name)
 				}
 				g.Deleting = true
@@ -113,8 +130,13 @@ func (w *world) left() int {
 
 func (w *world) create(a CreateGroup) {
 	w.held("a group")
-	if len(w.groups) > 0 {
-		w.t.Fatalf("a group was made beside %d others: Recreate ends the old one first", len(w.groups))
+	if w.pool.DrainAsked {
+		w.t.Fatal("a group was made for a pool that is drained")
+	}
+	for _, g := range w.groups {
+		if !g.lost() || !g.Deleting || g.Serving {
+			w.t.Fatalf("a group was made beside %+v: Recreate ends the old one first, and only what is lost is not waited for", g)
+		}
 	}
 	for kind, state := range w.children {
 		if state != Matching {
@@ -125,22 +147,38 @@ func (w *world) create(a CreateGroup) {
 		w.t.Fatalf("the router of group %d may do nothing: the role names %v", a.Ordinal, w.role)
 	}
 	w.made++
-	w.groups = append(w.groups, Group{Name: name(w.pool.Revision, a.Ordinal), UID: types.UID(fmt.Sprint("uid-", w.made)),
+	node := rapid.SampledFrom([]string{"n1", "n2", spare}).Draw(w.t, "node")
+	if n := w.nodes[node]; n.Cordoned || !n.DownSince.IsZero() {
+		node = spare
+	}
+	w.groups = append(w.groups, Group{Node: Node{Name: node}, Runs: true, Name: name(w.pool.Revision, a.Ordinal), UID: types.UID(fmt.Sprint("uid-", w.made)),
 		Revision: w.pool.Revision, Ordinal: a.Ordinal, Matching: true, DrainTimeout: 30 * time.Second})
 }
 
 func (w *world) drain(a DrainGroup) {
 	w.edit(a.Group.UID, func(g *Group) {
-		if g.Drain != nil {
-			w.t.Fatalf("group %s was asked to drain twice", g.Name)
+		if a.Deadline.Before(a.Started) || (g.Drain == nil && a.Started.Before(w.now.Truncate(time.Second))) {
+			w.t.Fatalf("deadline %s, started %s, now %s", a.Deadline, a.Started, w.now)
 		}
-		if a.Deadline.Sub(a.Started) != g.DrainTimeout {
-			w.t.Fatalf("deadline %s after %s", a.Deadline, a.Started)
+		if was := g.Drain; was != nil && (a.Deadline.After(was.Deadline) || was.Cause == v1alpha1.DrainCauseNodeLost) {
+			w.t.Fatalf("drain %+v became %+v: a mark stays, or comes nearer", *was, a)
 		}
-		if (a.Cause == v1alpha1.DrainCauseDeleted) != w.pool.Deleting {
+		down := w.nodes[g.Node.Name].DownSince
+		switch limit := a.Deadline.Sub(a.Started); {
+		case a.Cause == v1alpha1.DrainCauseNodeLost:
+			if down.IsZero() || w.now.Before(down.Add(after)) {
+				w.t.Fatalf("given up at %s, down since %s", w.now, down)
+			}
+		case (a.Cause == v1alpha1.DrainCauseDeleted) != w.pool.Deleting:
 			w.t.Fatalf("cause %s, pool deleting %v", a.Cause, w.pool.Deleting)
+		case limit == v1alpha1.HeldDrain && (!w.pool.Hold || w.pool.Deleting):
+			w.t.Fatalf("held, hold %v, deleting %v", w.pool.Hold, w.pool.Deleting)
+		case limit != v1alpha1.HeldDrain && g.Drain == nil && limit != g.DrainTimeout:
+			w.t.Fatalf("deadline after %s", limit)
+		case g.Drain == nil && a.Cause == v1alpha1.DrainCauseNodeDrained && !w.nodes[g.Node.Name].Cordoned:
+			w.t.Fatalf("node %s is not cordoned", g.Node.Name)
 		}
-		g.Drain = &Drain{Deadline: a.Deadline}
+		g.Drain = &Drain{Started: a.Started, Deadline: a.Deadline, Cause: a.Cause, Held: a.Deadline.Sub(a.Started) >= v1alpha1.HeldDrain}
 	})
 }
 
@@ -155,9 +193,16 @@ func (w *world) edit(uid types.UID, change func(*Group)) {
 // happen lets one thing happen that is not the planner's doing.
 func (w *world) happen() {
 	w.now = w.now.Add(time.Duration(rapid.IntRange(0, 15).Draw(w.t, "seconds")) * time.Second)
-	switch rapid.SampledFrom([]string{"ready", "unready", "drained", "deleted", "gone", "spec", "live", "drift", "lost"}).Draw(w.t, "event") {
+	w.happenToNode()
+	switch rapid.SampledFrom([]string{"ready", "unready", "drained", "deleted", "gone", "spec", "live", "drift", "lost", "asked", "hold", "long"}).Draw(w.t, "event") {
+	case "asked":
+		w.pool.DrainAsked = !w.pool.DrainAsked
+	case "hold":
+		w.pool.Hold = !w.pool.Hold
+	case "long":
+		w.now = w.now.Add(after)
 	case "ready":
-		w.each(func(g *Group) { g.Reachable = true })
+		w.each(w.becomeReady)
 	case "unready":
 		w.each(func(g *Group) { g.Reachable, g.Drained = false, false })
 	case "drained":
@@ -165,7 +210,7 @@ func (w *world) happen() {
 	case "deleted":
 		w.each(func(g *Group) { g.Deleting = true })
 	case "gone":
-		w.groups = slices.DeleteFunc(w.groups, func(g Group) bool { return g.Deleting })
+		w.remove(false)
 	case "spec":
 		w.pool.Revision = fmt.Sprint("r", rapid.IntRange(0, 2).Draw(w.t, "revision"))
 	case "live":
@@ -178,7 +223,7 @@ func (w *world) happen() {
 }
 
 func (w *world) hit(state State) {
-	kind := rapid.SampledFrom([]Kind{ServiceAccount, Role, RoleBinding, Service}).Draw(w.t, "kind")
+	kind := rapid.SampledFrom(kinds).Draw(w.t, "kind")
 	if w.children[kind] == Matching {
 		w.children[kind] = state
 		if kind == Role && state == Missing {
@@ -193,6 +238,39 @@ func (w *world) each(change func(*Group)) {
 	}
 }
 
+// happenToNode lets one thing happen to a node, half of the times.
+func (w *world) happenToNode() {
+	node := w.nodes[rapid.SampledFrom([]string{"n1", "n2"}).Draw(w.t, "node")]
+	switch rapid.SampledFrom([]string{"", "", "", "cordon", "down", "up"}).Draw(w.t, "node event") {
+	case "cordon":
+		node.Cordoned = !node.Cordoned
+	case "down":
+		if node.DownSince.IsZero() {
+			node.DownSince = w.now
+		}
+		w.each(func(g *Group) {
+			if g.Node.Name == node.Name {
+				g.Reachable, g.Drained = false, false
+			}
+		})
+	case "up":
+		node.DownSince = time.Time{}
+	}
+}
+
+func (w *world) becomeReady(g *Group) {
+	if w.nodes[g.Node.Name].DownSince.IsZero() {
+		g.Reachable, g.Serving = true, !g.lost()
+	}
+}
+
+// remove lets groups that are deleted go: not those on a node that is down, unless they are forced.
+func (w *world) remove(forced bool) {
+	w.groups = slices.DeleteFunc(w.groups, func(g Group) bool {
+		return g.Deleting && (forced || w.nodes[g.Node.Name].DownSince.IsZero())
+	})
+}
+
 // settle plays well-behaved groups and a clock until the planner has nothing to do.
 func (w *world) settle() {
 	for range 200 {
@@ -202,13 +280,27 @@ func (w *world) settle() {
 			return
 		}
 		before := len(w.groups)
-		w.groups = slices.DeleteFunc(w.groups, func(g Group) bool { return g.Deleting })
+		w.remove(w.pool.Deleting)
 		busy := len(p.Actions) > 0 || len(w.groups) != before
+		serving := 0
 		w.each(func(g *Group) {
-			if g.Drain == nil && !g.Reachable {
-				g.Reachable, busy = true, true
+			if g.lost() && g.Serving {
+				g.Serving, busy = false, true
+			}
+			if well := w.nodes[g.Node.Name].DownSince.IsZero(); (g.Drain == nil || g.Drain.Held) && !g.Deleting && !g.Reachable && well {
+				w.becomeReady(g)
+				busy = true
+			}
+			if g.Drain != nil && g.Drain.Held && g.Reachable && !g.Drained {
+				g.Drained, busy = true, true
+			}
+			if g.Serving {
+				serving++
 			}
 		})
+		if serving > 1 {
+			w.t.Fatalf("%d groups serve: %+v", serving, w.groups)
+		}
 		if busy {
 			continue
 		}
@@ -239,11 +331,26 @@ func TestConverges(t *testing.T) {
 			}
 			return
 		}
-		if len(w.groups) != 1 {
-			t.Fatalf("at rest with %d groups", len(w.groups))
+		kept := slices.DeleteFunc(slices.Clone(w.groups), func(g Group) bool { return g.fenced() })
+		if w.pool.DrainAsked {
+			if len(kept) > 0 {
+				t.Fatalf("drained, with groups %+v", kept)
+			}
+			return
 		}
-		g := w.groups[0]
-		if g.Revision != w.pool.Revision || g.Deleting || g.Drain != nil || !g.Matching || !slices.Equal(w.role, []string{g.Name}) {
+		if len(kept) != 1 {
+			t.Fatalf("at rest with groups %+v", kept)
+		}
+		g := kept[0]
+		var names []string
+		for _, g := range w.groups {
+			names = append(names, g.Name)
+		}
+		slices.Sort(names)
+		if n := w.nodes[g.Node.Name]; n.Cordoned || !n.DownSince.IsZero() {
+			t.Fatalf("at rest on node %+v", *n)
+		}
+		if g.Revision != w.pool.Revision || g.Deleting || g.Drain != nil || !g.Matching || !slices.Equal(w.role, names) {
 			t.Fatalf("at rest: %+v, role for %v", g, w.role)
 		}
 	})

@@ -55,6 +55,8 @@ func TestObjects(t *testing.T) {
 		"serviceaccount": MakeServiceAccount(pool),
 		"role":           MakeRole(pool, []string{"demo-r1-0"}),
 		"rolebinding":    MakeRoleBinding(pool),
+
+		"poddisruptionbudget": MakePodDisruptionBudget(pool),
 	} {
 		golden(t, name, obj)
 	}
@@ -105,12 +107,13 @@ func TestRevision(t *testing.T) {
 		return corev1.Container{Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(text)}}}
 	}
 	same := map[string][2]func(*v1alpha1.PodSettings){
-		"protocol": {func(s *v1alpha1.PodSettings) { s.Protocol = v1alpha1.ProtocolSnakepit }, nil},
-		"profile":  {func(s *v1alpha1.PodSettings) { s.Profile = v1alpha1.ProfileProcess }, nil},
-		"drain":    {func(s *v1alpha1.PodSettings) { s.Drain.Timeout = &metav1.Duration{Duration: 30 * time.Second} }, nil},
-		"template": {func(s *v1alpha1.PodSettings) { s.Template = &v1alpha1.PodTemplate{Spec: &v1alpha1.PodTemplateSpec{}} }, nil},
-		"no args":  {func(s *v1alpha1.PodSettings) { s.Args = []string{} }, nil},
-		"quantity": {func(s *v1alpha1.PodSettings) { s.Template = container(cpu("1000m")) }, func(s *v1alpha1.PodSettings) { s.Template = container(cpu("1")) }},
+		"protocol":    {func(s *v1alpha1.PodSettings) { s.Protocol = v1alpha1.ProtocolSnakepit }, nil},
+		"profile":     {func(s *v1alpha1.PodSettings) { s.Profile = v1alpha1.ProfileProcess }, nil},
+		"drain":       {func(s *v1alpha1.PodSettings) { s.Drain.Timeout = &metav1.Duration{Duration: 30 * time.Second} }, nil},
+		"template":    {func(s *v1alpha1.PodSettings) { s.Template = &v1alpha1.PodTemplate{Spec: &v1alpha1.PodTemplateSpec{}} }, nil},
+		"drain's end": {func(s *v1alpha1.PodSettings) { s.Drain.OnDeadline = v1alpha1.DrainHold }, nil},
+		"no args":     {func(s *v1alpha1.PodSettings) { s.Args = []string{} }, nil},
+		"quantity":    {func(s *v1alpha1.PodSettings) { s.Template = container(cpu("1000m")) }, func(s *v1alpha1.PodSettings) { s.Template = container(cpu("1")) }},
 		"port's": {func(s *v1alpha1.PodSettings) {
 			s.Template = container(corev1.Container{Ports: []corev1.ContainerPort{{ContainerPort: 1, Protocol: "TCP"}}})
 		}, func(s *v1alpha1.PodSettings) {
