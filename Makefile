@@ -125,7 +125,7 @@ test-python: $(VENV_READY) ## Python tests of worker and client
 
 .PHONY: test-apiserver
 test-apiserver: ## Operator and router against a real etcd and kube-apiserver
-	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" go test -race ./test/apiserver/... ./router/membership/...
+	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" FIGURES="$(CURDIR)/out/figures.jsonl" go test -race -parallel 6 ./test/apiserver/... ./router/membership/...
 
 .PHONY: faults
 faults: ## Crash at every write (R1), on a real API server; FAULTS=all for every point
