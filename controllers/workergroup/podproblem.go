@@ -130,22 +130,22 @@ func wrongArchitecture(pod *corev1.Pod, c *corev1.ContainerStatus) (reason, mess
 }
 
 func configProblem(pod *corev1.Pod, c *corev1.ContainerStatus, said string) (reason, message string) {
-	cure := "make it, or correct spec.template; it is tried again"
+	cure := "Make it, or correct spec.template; it is tried again"
 	if strings.Contains(said, "runAsNonRoot") {
-		cure = "set a number other than 0 as securityContext.runAsUser in spec.template, or as USER of the image"
+		cure = "Set a number other than 0 as securityContext.runAsUser in spec.template, or as USER of the image"
 	}
 	return v1alpha1.ReasonContainerConfigInvalid, fmt.Sprintf("container %s of pod %s cannot be made: %s %s (kubectl describe pod %s)", c.Name, pod.Name, sentence(quoted(said)), cure, pod.Name)
 }
 
 func startProblem(pod *corev1.Pod, c *corev1.ContainerStatus, said string) (reason, message string) {
-	cure := "the message above is the container runtime's; it is tried again"
+	cure := "That is the container runtime's word; it is tried again"
 	switch {
 	case strings.Contains(said, "no space left on device"):
-		cure = "the disk of node " + pod.Spec.NodeName + " is full: free space there, or choose another node"
+		cure = "The disk of node " + pod.Spec.NodeName + " is full: free space there, or choose another node"
 	case strings.Contains(said, "exec format error"):
 		return wrongArchitecture(pod, c)
 	case strings.Contains(said, "executable file not found") || strings.Contains(said, "no such file or directory"):
-		cure = "the image must hold python3 on its PATH and the snakepit package"
+		cure = "The image must hold python3 on its PATH and the snakepit package"
 	}
 	return v1alpha1.ReasonContainerStartFailed, fmt.Sprintf("container %s of pod %s cannot start: %s %s (kubectl describe pod %s)", c.Name, pod.Name, sentence(quoted(said)), cure, pod.Name)
 }
