@@ -135,7 +135,7 @@ test-python: $(VENV_READY) ## Python tests of worker and client
 
 .PHONY: test-apiserver
 test-apiserver: ## Operator and router against a real etcd and kube-apiserver
-	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" go test -race ./test/apiserver/... ./router/membership/...
+	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" FIGURES="$(CURDIR)/out/figures.jsonl" go test -race -parallel 6 ./test/apiserver/... ./router/membership/...
 
 .PHONY: test-nodes
 test-nodes: ## Nodes cordoned, lost and back, and kubectl drain, against a real API server (90 s)

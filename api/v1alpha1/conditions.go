@@ -149,7 +149,7 @@ const (
 // Reasons of Events (events.k8s.io). A pool that becomes Stalled, or whose annotation cannot be read, is told too, as a Warning with the
 // condition's own reason.
 const (
-	// EventPoolReady (Normal): Ready became True. Cure: none needed.
+	// EventPoolReady (Normal): Ready became True, or is True for a changed spec. Cure: none needed.
 	EventPoolReady = "PoolReady"
 	// EventPoolNotReady (Warning): Ready became False for a reason that is no change of the spec and no deletion. Cure: what the note says.
 	EventPoolNotReady = "PoolNotReady"

@@ -59,10 +59,10 @@ func (r *Reconciler) announce(group *v1alpha1.WorkerGroup) {
 		r.event(pool, group, corev1.EventTypeNormal, v1alpha1.EventRecycled, "RecycleWorkers", "recycle request %q is complete in pod %s", id, pod)
 	}
 	if lost := router.SessionsLost - was.SessionsLost; lost > 0 {
-		r.event(pool, group, corev1.EventTypeWarning, v1alpha1.EventSessionLost, "EndSessions", "%d sessions were lost in pod %s", lost, pod)
+		r.event(pool, group, corev1.EventTypeWarning, v1alpha1.EventSessionLost, "EndSessions", "sessions lost in pod %s: %d", pod, lost)
 	}
 	if started := router.ReadyWorkers - was.ReadyWorkers; started > 0 {
-		r.event(pool, group, corev1.EventTypeNormal, v1alpha1.EventWorkerStarted, "StartWorkers", "%d workers are ready in pod %s", router.ReadyWorkers, pod)
+		r.event(pool, group, corev1.EventTypeNormal, v1alpha1.EventWorkerStarted, "StartWorkers", "workers ready in pod %s: %d of %d", pod, router.ReadyWorkers, group.Spec.Workers)
 	}
 }
 

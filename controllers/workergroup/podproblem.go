@@ -22,20 +22,20 @@ var stuckReasons = map[string]bool{
 // imageReasons are the kubelet's for an image that is not there.
 var imageReasons = map[string]bool{"ErrImagePull": true, "ImagePullBackOff": true, "InvalidImageName": true, "ErrImageNeverPull": true, "ImageInspectError": true, "RegistryUnavailable": true, "SignatureValidationFailed": true}
 
-// pullCauses are words in what the kubelet says about an image, and what they mean with the next step; the first that fits counts. What is
+// pullCauses are words in what the kubelet says about an image, in lower case, and what they mean with the next step; the first that fits counts. What is
 // said beside them (addresses, ports, times) changes with each attempt, so it is not repeated.
 var pullCauses = []struct{ words, means string }{
 	{"no space left on device", "the disk of its node is full: free space there, or choose another node"},
-	{"unauthorized", "the registry refuses access: set imagePullSecrets in spec.template.spec"},
-	{"authorization", "it does not exist, or the registry refuses access: check the name, and imagePullSecrets in spec.template.spec"},
-	{"403 Forbidden", "the registry refuses access: set imagePullSecrets in spec.template.spec"},
+	{"authoriz", "the registry refuses access, or does not have it: check the name, and imagePullSecrets in spec.template.spec"},
+	{"denied", "the registry refuses access, or does not have it: check the name, and imagePullSecrets in spec.template.spec"},
+	{"forbidden", "the registry refuses access, or does not have it: check the name, and imagePullSecrets in spec.template.spec"},
 	{"not found", "the registry does not have it: check name and tag, or push it"},
 	{"manifest unknown", "the registry does not have it: check name and tag, or push it"},
 	{"no such host", "the registry's host name is unknown: check the name"},
 	{"connection refused", "the registry does not answer; it is tried again"},
 	{"timeout", "the registry does not answer; it is tried again"},
-	{"InvalidImageName", "the name is not valid: write it as registry/name:tag"},
-	{"ErrImageNeverPull", "it is not on the node, and its imagePullPolicy forbids pulling it"},
+	{"invalidimagename", "the name is not valid: write it as registry/name:tag"},
+	{"errimageneverpull", "it is not on the node, and its imagePullPolicy forbids pulling it"},
 	{"", "check its name and imagePullSecrets"},
 }
 
@@ -114,7 +114,7 @@ func imageProblem(pod *corev1.Pod, c *corev1.ContainerStatus, w *corev1.Containe
 	if strings.Contains(w.Message, "no match for platform") {
 		return wrongArchitecture(pod, c)
 	}
-	said, means := w.Reason+" "+w.Message, ""
+	said, means := strings.ToLower(w.Reason+" "+w.Message), ""
 	for _, cause := range pullCauses {
 		if strings.Contains(said, cause.words) {
 			means = cause.means
@@ -130,22 +130,22 @@ func wrongArchitecture(pod *corev1.Pod, c *corev1.ContainerStatus) (reason, mess
 }
 
 func configProblem(pod *corev1.Pod, c *corev1.ContainerStatus, said string) (reason, message string) {
-	cure := "make it, or correct spec.template; it is tried again"
+	cure := "Make it, or correct spec.template; it is tried again"
 	if strings.Contains(said, "runAsNonRoot") {
-		cure = "set a number other than 0 as securityContext.runAsUser in spec.template, or as USER of the image"
+		cure = "Set a number other than 0 as securityContext.runAsUser in spec.template, or as USER of the image"
 	}
 	return v1alpha1.ReasonContainerConfigInvalid, fmt.Sprintf("container %s of pod %s cannot be made: %s %s (kubectl describe pod %s)", c.Name, pod.Name, sentence(quoted(said)), cure, pod.Name)
 }
 
 func startProblem(pod *corev1.Pod, c *corev1.ContainerStatus, said string) (reason, message string) {
-	cure := "the message above is the container runtime's; it is tried again"
+	cure := "That is the container runtime's word; it is tried again"
 	switch {
 	case strings.Contains(said, "no space left on device"):
-		cure = "the disk of node " + pod.Spec.NodeName + " is full: free space there, or choose another node"
+		cure = "The disk of node " + pod.Spec.NodeName + " is full: free space there, or choose another node"
 	case strings.Contains(said, "exec format error"):
 		return wrongArchitecture(pod, c)
 	case strings.Contains(said, "executable file not found") || strings.Contains(said, "no such file or directory"):
-		cure = "the image must hold python3 on its PATH and the snakepit package"
+		cure = "The image must hold python3 on its PATH and the snakepit package"
 	}
 	return v1alpha1.ReasonContainerStartFailed, fmt.Sprintf("container %s of pod %s cannot start: %s %s (kubectl describe pod %s)", c.Name, pod.Name, sentence(quoted(said)), cure, pod.Name)
 }

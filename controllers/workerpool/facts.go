@@ -160,7 +160,7 @@ func recycling(obs *observation, f facts) verdict {
 	case obs.pool.DeletionTimestamp != nil:
 		return verdict{}
 	case err != nil:
-		return verdict{false, v1alpha1.ReasonRecycleRequestInvalid, err.Error()}
+		return verdict{false, v1alpha1.ReasonRecycleRequestInvalid, fmt.Sprintf("pool %s: %v", obs.pool.Name, err)}
 	case request == nil || f.active == nil || !trusted(f.active) || f.active.Status.Router.RecycleCompleted == request.ID:
 		return verdict{}
 	}
@@ -223,8 +223,11 @@ func taken(obs *observation) string {
 
 // withLogs names the worker container and where to read the rest, unless the router said so already.
 func withLogs(g *v1alpha1.WorkerGroup, message string) string {
-	if strings.Contains(message, "kubectl logs") || g.Status.PodName == "" {
+	if strings.Contains(message, "kubectl logs") {
 		return message
+	}
+	if g.Status.PodName == "" {
+		return fmt.Sprintf("worker of group %s: %s", g.Name, message)
 	}
 	return fmt.Sprintf("worker %s: %s (kubectl logs %s -c %s)", g.Status.PodName, message, g.Status.PodName, v1alpha1.WorkerContainer)
 }

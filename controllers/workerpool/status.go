@@ -63,7 +63,7 @@ func (r *Reconciler) announce(obs *observation, next []metav1.Condition) {
 	now := meta.FindStatusCondition(next, v1alpha1.ConditionReady)
 	was := meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady)
 	switch {
-	case now.Status == metav1.ConditionTrue && (was == nil || was.Status != metav1.ConditionTrue):
+	case now.Status == metav1.ConditionTrue && (was == nil || was.Status != metav1.ConditionTrue || was.ObservedGeneration != pool.Generation):
 		r.event(pool, related, corev1.EventTypeNormal, v1alpha1.EventPoolReady, "UpdateStatus", "pool %s is ready: %s", pool.Name, now.Message)
 	case now.Status == metav1.ConditionFalse && was != nil && was.Status == metav1.ConditionTrue && was.ObservedGeneration == pool.Generation && pool.DeletionTimestamp == nil:
 		r.event(pool, related, corev1.EventTypeWarning, v1alpha1.EventPoolNotReady, "UpdateStatus", "pool %s is not ready: %s", pool.Name, now.Message)

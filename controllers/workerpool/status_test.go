@@ -239,7 +239,7 @@ func TestRecycling(t *testing.T) {
 		{"complete", []func(*observation){asks("leak: 1"), completed}, ""},
 		{"another one", []func(*observation){asks("leak: 2"), completed}, `True/Recycling: request "leak: 2"`},
 		{"no router to tell", []func(*observation){asks("leak: 1"), routerDown}, ""},
-		{"cannot be read", []func(*observation){asks("leak: x"), completed}, `False/RecycleRequestInvalid: annotation snakepit.dev/recycle "leak: x" has no list`},
+		{"cannot be read", []func(*observation){asks("leak: x"), completed}, `False/RecycleRequestInvalid: pool demo: annotation snakepit.dev/recycle "leak: x" has no list`},
 		{"deleting", []func(*observation){asks("leak: x"), deleting}, ""},
 	} {
 		got, _ := computeStatus(look(t, c.edits...), now)

@@ -48,16 +48,12 @@ type scene struct {
 	ctx       context.Context
 	namespace string
 	operator  *fixture.Operator
+	recorder  *fixture.Recorder
 }
 
 func begin(t *testing.T) *scene {
 	t.Helper()
-	t.Parallel()
-	s := &scene{t: t, ctx: t.Context()}
-	prefix := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(strings.TrimPrefix(t.Name(), "Test")))
-	var err error
-	s.namespace, err = server.Namespace(s.ctx, prefix)
-	s.must(err)
+	s := beginAlone(t)
 	kubelet, err := fixture.StartKubelet(server.Config, s.namespace)
 	s.must(err)
 	s.start()
@@ -65,6 +61,26 @@ func begin(t *testing.T) *scene {
 		s.stop()
 		if err := kubelet.Stop(); err != nil {
 			t.Errorf("kubelet: %v", err)
+		}
+	})
+	return s
+}
+
+// beginAlone is a namespace with a recorder, and without operator and kubelet.
+func beginAlone(t *testing.T) *scene {
+	t.Helper()
+	t.Parallel()
+	s := &scene{t: t, ctx: t.Context()}
+	prefix := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(strings.TrimPrefix(t.Name(), "Test")))
+	var err error
+	s.namespace, err = server.Namespace(s.ctx, prefix)
+	s.must(err)
+	s.recorder, err = fixture.StartRecorder(server.Config, s.namespace)
+	s.must(err)
+	t.Cleanup(func() {
+		s.recorder.Stop()
+		if err := s.recorder.Lies(); err != nil {
+			t.Errorf("what was said and was not so:\n%v", err)
 		}
 	})
 	return s

@@ -20,26 +20,6 @@ import (
 
 func newScale() *autoscalingv1.Scale { return &autoscalingv1.Scale{} }
 
-// What keeps a pod from running is a reason in the status with the next step, and heals when the spec is fixed.
-func TestPodProblems(t *testing.T) {
-	for _, c := range []struct{ word, reason, text string }{
-		{fixture.ImageMissing, v1alpha1.ReasonImagePullFailed, "cannot be pulled; check its name and imagePullSecrets"},
-		{fixture.ImageUnschedulable, v1alpha1.ReasonUnschedulable, "Insufficient memory"},
-		{fixture.ImageEvicted, v1alpha1.ReasonPodFailed, "low on resource"},
-	} {
-		t.Run(c.word, func(t *testing.T) {
-			s := begin(t)
-			pool := s.pool("sick", 1, image(c.word))
-			s.expect(pool, v1alpha1.ConditionRouterReady, metav1.ConditionFalse, c.reason, c.text)
-			s.expect(pool, v1alpha1.ConditionReady, metav1.ConditionFalse, c.reason, c.text)
-			s.change(pool, image("works"))
-			s.ready(pool)
-			s.must(server.Client.Delete(s.ctx, pool))
-			s.gone(pool)
-		})
-	}
-}
-
 // An adapter that cannot be imported is named with type, place and the command that shows the rest, though its pod is not Ready.
 func TestAdapterFailed(t *testing.T) {
 	s := begin(t)
@@ -105,20 +85,7 @@ func TestDeleteWithTakenName(t *testing.T) {
 	s.must(s.get(foreign))
 }
 
-// A pod that the API server refuses is a condition with the server's own words, and heals without anybody deleting something.
-func TestPodRejected(t *testing.T) {
-	s := begin(t)
-	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "none"}, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}}}
-	s.must(server.Client.Create(s.ctx, quota))
-	quota.Status.Hard, quota.Status.Used = quota.Spec.Hard, corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}
-	s.must(server.Client.Status().Update(s.ctx, quota))
-	pool := s.pool("refused", 1)
-	s.expect(pool, v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonPodRejected, "exceeded quota")
-	s.must(server.Client.Delete(s.ctx, quota))
-	s.ready(pool)
-}
-
-// So is a Service that the API server refuses.
+// A Service that the API server refuses is a condition with its own words.
 func TestChildRejected(t *testing.T) {
 	s := begin(t)
 	none := corev1.ResourceList{corev1.ResourceServices: resource.MustParse("0")}

@@ -78,6 +78,15 @@ func adapter(name string) poolOption {
 // pool applies a WorkerPool that runs the stories' adapter.
 func (s *story) pool(name string, options ...poolOption) *v1alpha1.WorkerPool {
 	s.t.Helper()
+	p := s.newPool(name)
+	for _, option := range options {
+		option(p)
+	}
+	s.must(cluster.Create(s.ctx, p))
+	return p
+}
+
+func (s *story) newPool(name string) *v1alpha1.WorkerPool {
 	p := &v1alpha1.WorkerPool{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name}}
 	p.Spec.Workers = 2
 	p.Spec.Image = image("worker")
@@ -93,10 +102,6 @@ func (s *story) pool(name string, options ...poolOption) *v1alpha1.WorkerPool {
 			ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "adapter"}},
 		}}},
 	}}
-	for _, option := range options {
-		option(p)
-	}
-	s.must(cluster.Create(s.ctx, p))
 	return p
 }
 
