@@ -23,6 +23,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/snakepit-k8s/snakepit/controllers"
+	"github.com/snakepit-k8s/snakepit/controllers/sweep"
 )
 
 // version is set by the build.
@@ -31,15 +32,24 @@ var version = "dev"
 type options struct {
 	leaderElect                                           bool
 	routerImage, metricsAddress, probeAddress, namespaces string
+
+	leaseNamespace                            string
+	leaseDuration, renewDeadline, retryPeriod time.Duration
+	sweepInterval                             time.Duration
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.routerImage, "router-image", "", "Image of the router in each pool's pod (required); the operator's own image holds it.")
 	flag.BoolVar(&o.leaderElect, "leader-elect", false, "Let only one of several operators act.")
+	flag.StringVar(&o.leaseNamespace, "leader-elect-resource-namespace", "", "Namespace of the lease; the operator's own when empty.")
+	flag.DurationVar(&o.leaseDuration, "leader-elect-lease-duration", 15*time.Second, "How long others wait for a leader that does not renew its lease.")
+	flag.DurationVar(&o.renewDeadline, "leader-elect-renew-deadline", 10*time.Second, "How long a leader tries to renew its lease before it ends; shorter than the lease's duration.")
+	flag.DurationVar(&o.retryPeriod, "leader-elect-retry-period", 2*time.Second, "Wait between two tries to get or renew the lease.")
 	flag.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443", "Address of the metrics over HTTPS, with authentication and authorization; 0 turns them off.")
 	flag.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "Address of /healthz and /readyz.")
 	flag.StringVar(&o.namespaces, "namespaces", "", "Comma-separated namespaces to act in; all when empty.")
+	flag.DurationVar(&o.sweepInterval, "sweep-interval", sweep.DefaultInterval, "Time between two looks for objects whose owner is gone; at least 1s.")
 	flag.Parse()
 	if err := run(o); err != nil {
 		fmt.Fprintln(os.Stderr, "manager:", err)
@@ -62,7 +72,7 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	if err := controllers.Setup(mgr, controllers.Options{RouterImage: o.routerImage, Metrics: ctrlmetrics.Registry}); err != nil {
+	if err := controllers.Setup(mgr, controllers.Options{RouterImage: o.routerImage, Metrics: ctrlmetrics.Registry, SweepInterval: max(o.sweepInterval, time.Second)}); err != nil {
 		return err
 	}
 	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {
@@ -113,6 +123,10 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 		HealthProbeBindAddress:        o.probeAddress,
 		LeaderElection:                o.leaderElect,
 		LeaderElectionID:              "snakepit-operator",
+		LeaderElectionNamespace:       o.leaseNamespace,
+		LeaseDuration:                 &o.leaseDuration,
+		RenewDeadline:                 &o.renewDeadline,
+		RetryPeriod:                   &o.retryPeriod,
 		LeaderElectionReleaseOnCancel: true,
 		GracefulShutdownTimeout:       ptr.To(20 * time.Second),
 	})

@@ -2,6 +2,8 @@
 package controllers
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -36,6 +38,8 @@ type Options struct {
 	RouterImage string
 	// Concurrency is the number of pools, and of groups, that are looked at at the same time; 4 when it is 0.
 	Concurrency int
+	// SweepInterval is the time between two sweeps for children without an owner; sweep.DefaultInterval when it is 0.
+	SweepInterval time.Duration
 	// Clock tells the time; the real one when it is nil.
 	Clock clock.PassiveClock
 	// Metrics is where the operator's metrics are registered; nowhere that is scraped when it is nil.
@@ -94,5 +98,5 @@ func Setup(mgr ctrl.Manager, options Options) error {
 	if err := groups.SetupWithManager(mgr, settings); err != nil {
 		return err
 	}
-	return mgr.Add(&sweep.Sweeper{Writer: newWriter(), Log: mgr.GetLogger().WithName("sweep"), Clock: clock.RealClock{}, Metrics: counted})
+	return mgr.Add(&sweep.Sweeper{Writer: newWriter(), Log: mgr.GetLogger().WithName("sweep"), Clock: clock.RealClock{}, Interval: options.SweepInterval, Metrics: counted})
 }
