@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -23,6 +24,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/snakepit-k8s/snakepit/controllers"
+	"github.com/snakepit-k8s/snakepit/controllers/fence"
 	"github.com/snakepit-k8s/snakepit/controllers/sweep"
 )
 
@@ -98,6 +100,9 @@ func logJSON() error {
 func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 	// Client-side limits only hide the server's own fairness; 50 a second bound what one operator may do to a small API server.
 	config.QPS, config.Burst = 50, 100
+	if o.leaderElect {
+		config.Wrap(fence.New(o.leaseDuration, clock.RealClock{}).Wrap)
+	}
 	scheme, err := controllers.NewScheme()
 	if err != nil {
 		return nil, err
