@@ -163,6 +163,10 @@ bench-peers: $(VENV_READY) ## Ray Serve and LitServe, newest, in an environment 
 figures: ## Print the figures that the fault suites, the soak and make bench left, as a table; fails when one is beyond its bound
 	@go run ./hack/figures
 
+.PHONY: reliability
+reliability: ## Write docs/reliability.md from the figures of the fault tests; a test that left none is "not run"
+	@go run ./hack/figures --reliability docs/reliability.md
+
 .PHONY: test-e2e
 test-e2e: ## Stories on a real node; needs cluster-up, images and install (make test does all)
 	SNAKEPIT_E2E=1 go test -v -count=1 -timeout 30m ./test/e2e/...
