@@ -8,7 +8,8 @@ MAKEFLAGS += --no-print-directory
 CLUSTER ?= local
 # Where images go with CLUSTER=current; kind clusters load them instead.
 IMAGE_REPOSITORY ?=
-export CLUSTER IMAGE_REPOSITORY
+IMAGE_TAG ?=
+export CLUSTER IMAGE_REPOSITORY IMAGE_TAG
 
 PYTHON ?= python3
 VENV := .venv
@@ -97,6 +98,10 @@ generate: $(VENV_READY) ## Write every generated file
 .PHONY: verify
 verify: $(VENV_READY) ## Fail when a generated file differs from what generate writes
 	@hack/verify.sh
+
+.PHONY: dist
+dist: ## Write dist/install.yaml for IMAGE_REPOSITORY and IMAGE_TAG, into DIST (out/dist)
+	@hack/dist.sh $(or $(DIST),out/dist)
 
 .PHONY: fmt
 fmt: $(VENV_READY) ## Format Go, Python and protobuf

@@ -16,3 +16,5 @@ gen controller-gen rbac:roleName=snakepit-operator paths=./controllers/... outpu
 echo "generate: reference pages"
 gen crd-ref-docs --log-level=ERROR --source-path=api/v1alpha1 --config=hack/tools/gen/crd-ref-docs.yaml --renderer=markdown --output-path=docs/reference/api.md
 go run ./hack/metrics docs/reference/metrics.md
+echo "generate: dist"
+env -u IMAGE_REPOSITORY -u IMAGE_TAG hack/dist.sh
