@@ -132,6 +132,10 @@ test-python: $(VENV_READY) ## Python tests of worker and client
 test-apiserver: ## Operator and router against a real etcd and kube-apiserver
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" go test -race ./test/apiserver/... ./router/membership/...
 
+.PHONY: test-monitoring
+test-monitoring: ## Alerts fire when they should, and ask only for metrics that exist (Prometheus' own engine)
+	go -C test/monitoring test -count=1 ./...
+
 .PHONY: faults
 faults: ## Crash at every write (R1), on a real API server; FAULTS=all for every point
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" hack/faults.sh
