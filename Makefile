@@ -10,7 +10,8 @@ CLUSTER ?= local
 IMAGE_REPOSITORY ?=
 # 1 or 2 nodes of a local cluster that is yet to start (1 unless said).
 NODES ?=
-export CLUSTER IMAGE_REPOSITORY NODES
+IMAGE_TAG ?=
+export CLUSTER IMAGE_REPOSITORY IMAGE_TAG NODES
 
 PYTHON ?= python3
 VENV := .venv
@@ -108,6 +109,10 @@ generate: $(VENV_READY) ## Write every generated file
 verify: $(VENV_READY) ## Fail when a generated file differs from what generate writes
 	@hack/verify.sh
 
+.PHONY: dist
+dist: ## Write dist/install.yaml for IMAGE_REPOSITORY and IMAGE_TAG, into DIST (out/dist)
+	@hack/dist.sh $(or $(DIST),out/dist)
+
 .PHONY: fmt
 fmt: $(VENV_READY) ## Format Go, Python and protobuf
 	gofmt -w $$(git ls-files '*.go' | grep -v -e zz_generated -e '\.pb\.go')
@@ -140,6 +145,10 @@ test-apiserver: ## Operator and router against a real etcd and kube-apiserver
 .PHONY: test-nodes
 test-nodes: ## Nodes cordoned, lost and back, and kubectl drain, against a real API server (90 s)
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" go test -race ./test/nodes/...
+
+.PHONY: test-monitoring
+test-monitoring: ## Alerts fire when they should, and ask only for metrics that exist (Prometheus' own engine)
+	go -C test/monitoring test -count=1 ./...
 
 .PHONY: faults
 faults: ## Crash at every write (R1), on a real API server; FAULTS=all for every point
@@ -180,6 +189,10 @@ bench-peers: $(VENV_READY) ## Ray Serve and LitServe, newest, in an environment 
 .PHONY: figures
 figures: ## Print the figures that the fault suites, the soak and make bench left, as a table; fails when one is beyond its bound
 	@go run ./hack/figures
+
+.PHONY: reliability
+reliability: ## Write docs/reliability.md from the figures of the fault tests; a test that left none is "not run"
+	@go run ./hack/figures --reliability docs/reliability.md
 
 .PHONY: test-e2e
 test-e2e: ## Stories on a real node; needs cluster-up, images and install (make test does all)

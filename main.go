@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -23,6 +24,8 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/snakepit-k8s/snakepit/controllers"
+	"github.com/snakepit-k8s/snakepit/controllers/fence"
+	"github.com/snakepit-k8s/snakepit/controllers/sweep"
 )
 
 // version is set by the build.
@@ -31,6 +34,10 @@ var version = "dev"
 type options struct {
 	leaderElect, watchNodes                               bool
 	routerImage, metricsAddress, probeAddress, namespaces string
+
+	leaseNamespace                            string
+	leaseDuration, renewDeadline, retryPeriod time.Duration
+	sweepInterval                             time.Duration
 }
 
 func main() {
@@ -38,9 +45,14 @@ func main() {
 	flag.StringVar(&o.routerImage, "router-image", "", "Image of the router in each pool's pod (required); the operator's own image holds it.")
 	flag.BoolVar(&o.leaderElect, "leader-elect", false, "Let only one of several operators act.")
 	flag.BoolVar(&o.watchNodes, "watch-nodes", true, "Drain groups on cordoned nodes and replace those on lost ones; needs rights on nodes and PodDisruptionBudgets.")
+	flag.StringVar(&o.leaseNamespace, "leader-elect-resource-namespace", "", "Namespace of the lease; the operator's own when empty.")
+	flag.DurationVar(&o.leaseDuration, "leader-elect-lease-duration", 15*time.Second, "How long others wait for a leader that does not renew its lease.")
+	flag.DurationVar(&o.renewDeadline, "leader-elect-renew-deadline", 10*time.Second, "How long a leader tries to renew its lease before it ends; shorter than the lease's duration.")
+	flag.DurationVar(&o.retryPeriod, "leader-elect-retry-period", 2*time.Second, "Wait between two tries to get or renew the lease.")
 	flag.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443", "Address of the metrics over HTTPS, with authentication and authorization; 0 turns them off.")
 	flag.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "Address of /healthz and /readyz.")
 	flag.StringVar(&o.namespaces, "namespaces", "", "Comma-separated namespaces to act in; all when empty.")
+	flag.DurationVar(&o.sweepInterval, "sweep-interval", sweep.DefaultInterval, "Time between two looks for objects whose owner is gone; at least 1s.")
 	flag.Parse()
 	if err := run(o); err != nil {
 		fmt.Fprintln(os.Stderr, "manager:", err)
@@ -63,7 +75,9 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	if err := controllers.Setup(mgr, controllers.Options{RouterImage: o.routerImage, WatchNodes: o.watchNodes, Metrics: ctrlmetrics.Registry}); err != nil {
+	if err := controllers.Setup(mgr, controllers.Options{
+		RouterImage: o.routerImage, WatchNodes: o.watchNodes, Metrics: ctrlmetrics.Registry, SweepInterval: max(o.sweepInterval, time.Second),
+	}); err != nil {
 		return err
 	}
 	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {
@@ -90,6 +104,9 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 	// No limit of the client's own: the API server's priority and fairness knows better, and the operator never has more requests under way
 	// than it looks at objects at a time. A life of a pool takes about 45 requests; with 50 a second, 1,000 pools would need a quarter of an hour.
 	config.QPS = -1
+	if o.leaderElect {
+		config.Wrap(fence.New(o.leaseDuration, clock.RealClock{}).Wrap)
+	}
 	scheme, err := controllers.NewScheme()
 	if err != nil {
 		return nil, err
@@ -115,6 +132,10 @@ func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
 		HealthProbeBindAddress:        o.probeAddress,
 		LeaderElection:                o.leaderElect,
 		LeaderElectionID:              "snakepit-operator",
+		LeaderElectionNamespace:       o.leaseNamespace,
+		LeaseDuration:                 &o.leaseDuration,
+		RenewDeadline:                 &o.renewDeadline,
+		RetryPeriod:                   &o.retryPeriod,
 		LeaderElectionReleaseOnCancel: true,
 		GracefulShutdownTimeout:       ptr.To(20 * time.Second),
 	})

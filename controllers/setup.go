@@ -3,6 +3,7 @@ package controllers
 
 import (
 	"context"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -43,6 +44,8 @@ type Options struct {
 	WatchNodes bool
 	// Concurrency is the number of pools, and of groups, that are looked at at the same time; 4 when it is 0.
 	Concurrency int
+	// SweepInterval is the time between two sweeps for children without an owner; sweep.DefaultInterval when it is 0.
+	SweepInterval time.Duration
 	// Clock tells the time; the real one when it is nil.
 	Clock clock.PassiveClock
 	// Metrics is where the operator's metrics are registered; nowhere that is scraped when it is nil.
@@ -110,5 +113,5 @@ func Setup(mgr ctrl.Manager, options Options) error {
 	if err := groups.SetupWithManager(mgr, settings); err != nil {
 		return err
 	}
-	return mgr.Add(&sweep.Sweeper{Writer: newWriter(), Log: mgr.GetLogger().WithName("sweep"), Clock: clock.RealClock{}, Metrics: counted, WatchNodes: options.WatchNodes})
+	return mgr.Add(&sweep.Sweeper{Writer: newWriter(), Log: mgr.GetLogger().WithName("sweep"), Clock: clock.RealClock{}, Interval: options.SweepInterval, Metrics: counted, WatchNodes: options.WatchNodes})
 }

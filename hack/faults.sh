@@ -14,6 +14,10 @@ points=6
 FIGURES="$PWD/out/figures.jsonl" go test -race -v -count=1 -timeout 90m -parallel "$points" ./test/faults |
   { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
 
+# R7: the leader killed, stopped and asked to end.
+FIGURES="$PWD/out/figures.jsonl" go test -race -v -count=1 -timeout 10m -parallel 5 ./test/leader |
+  { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
+
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 # caught wants the suite to fail with a seeded bug, for the bug's own reason: one that fails because it does not build has caught nothing.

@@ -17,3 +17,5 @@ echo "generate: reference pages"
 gen crd-ref-docs --log-level=ERROR --source-path=api/v1alpha1 --config=hack/tools/gen/crd-ref-docs.yaml --renderer=markdown --output-path=docs/reference/api.md
 go run ./hack/conditions-docs
 go run ./hack/metrics docs/reference/metrics.md
+echo "generate: dist"
+env -u IMAGE_REPOSITORY -u IMAGE_TAG hack/dist.sh

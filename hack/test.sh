@@ -33,6 +33,7 @@ stage "generated files" make verify
 stage "lint" make lint
 stage "python tests" make test-python
 stage "go unit tests" make test-unit
+stage "alerts and dashboard" make test-monitoring
 stage "seeded bugs of the router" make seeded
 stage "fuzz" make fuzz
 stage "api server tests" make test-apiserver

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-generated=(api config/crd config/rbac docs/reference worker-image/src/snakepit)
+generated=(api config/crd config/rbac dist docs/reference worker-image/src/snakepit)
 for path in "${generated[@]}"; do
   mkdir -p "$copy/$path"
   cp -a "$path/." "$copy/$path/"

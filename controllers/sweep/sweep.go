@@ -24,14 +24,16 @@ import (
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
 )
 
-// Interval between two sweeps.
-const Interval = 5 * time.Minute
+// DefaultInterval is the time between two sweeps.
+const DefaultInterval = 5 * time.Minute
 
 // Sweeper runs in the leader only.
 type Sweeper struct {
 	Writer *writer.Writer
 	Log    logr.Logger
 	Clock  clock.WithTicker
+	// Interval between two sweeps; DefaultInterval when it is 0.
+	Interval time.Duration
 	// Metrics counts what is removed; nil counts nothing.
 	Metrics *metrics.Metrics
 	// WatchNodes: the operator makes PodDisruptionBudgets too.
@@ -43,7 +45,11 @@ func (s *Sweeper) NeedLeaderElection() bool { return true }
 
 // Start sweeps until the context ends.
 func (s *Sweeper) Start(ctx context.Context) error {
-	ticker := s.Clock.NewTicker(Interval)
+	interval := s.Interval
+	if interval == 0 {
+		interval = DefaultInterval
+	}
+	ticker := s.Clock.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		if _, err := s.Sweep(ctx); err != nil {

@@ -38,14 +38,15 @@ var errBad = errors.New("figures beyond their bounds or void")
 
 func main() {
 	path := flag.String("file", "out/figures.jsonl", "File of figures, one JSON object a line.")
+	page := flag.String("reliability", "", "Write the page about faults to this file instead of the table.")
 	flag.Parse()
-	if err := run(*path, os.Stdout); err != nil {
+	if err := run(*path, *page, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "figures:", err)
 		os.Exit(1)
 	}
 }
 
-func run(path string, out io.Writer) error {
+func run(path, page string, out io.Writer) error {
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("there is no %s; make faults and make bench write it", path)
@@ -57,6 +58,9 @@ func run(path string, out io.Writer) error {
 	figures, err := read(file)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
+	}
+	if page != "" {
+		return writeReliability(page, figures)
 	}
 	return show(figures, out)
 }

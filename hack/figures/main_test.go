@@ -40,7 +40,7 @@ func TestRun(t *testing.T) {
 				t.Fatal(err)
 			}
 			var out strings.Builder
-			err := run(path, &out)
+			err := run(path, "", &out)
 			if errors.Is(err, errBad) != c.bad || (err != nil) != (c.bad || c.fails) {
 				t.Fatalf("error %v, want bad %v, failing %v", err, c.bad, c.fails)
 			}
@@ -56,7 +56,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestNoFile(t *testing.T) {
-	err := run(filepath.Join(t.TempDir(), "absent.jsonl"), os.Stdout)
+	err := run(filepath.Join(t.TempDir(), "absent.jsonl"), "", os.Stdout)
 	if err == nil || !strings.Contains(err.Error(), "make faults") {
 		t.Errorf("%v does not say what to do", err)
 	}
