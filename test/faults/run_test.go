@@ -22,7 +22,7 @@ const (
 	// limit is how long anything may take on a busy machine; what it should take is in the figures.
 	limit = time.Minute
 	// look is the time between two looks.
-	look = 50 * time.Millisecond
+	look = 100 * time.Millisecond
 	// settled is how long nothing is written before the user's next step, so that writes have the same number in each run.
 	settled = 300 * time.Millisecond
 	// calm is how long nothing is written before a life that is to show the state of a step shows it.

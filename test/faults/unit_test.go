@@ -2,12 +2,18 @@ package faults
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 )
 
 // The judgements on what the audit saw must be able to fail.
@@ -17,6 +23,10 @@ func TestJudgements(t *testing.T) {
 	pod := func(name string, born, died uint64) life {
 		return life{kind: "Pod", name: name, uid: types.UID(name), owner: "group", born: born, died: died}
 	}
+	killed := func(l life, at uint64) life {
+		l.killed = at
+		return l
+	}
 	for _, c := range []struct {
 		name              string
 		lives             []life
@@ -25,12 +35,13 @@ func TestJudgements(t *testing.T) {
 	}{
 		{"in order", []life{pool, group, pod("p-a-0-0", 5, 18)}, nil, 0, 0},
 		{"a pod after its group", []life{pool, group, pod("p-a-0-0", 5, 20)}, nil, 1, 0},
+		{"a pod made when the one before was killed", []life{pool, group, killed(pod("p-a-0-0", 5, 8), 6), pod("p-a-0-1", 7, 18)}, nil, 0, 0},
 		{"a pod that stays", []life{pool, group, pod("p-a-0-0", 5, 0)}, nil, 1, 0},
 		{"a pod made when its group was gone", []life{pool, group, pod("p-a-0-0", 30, 31)}, nil, 1, 0},
 		{"a group removed by force", []life{pool, group, pod("p-a-0-0", 5, 0)}, map[types.UID]bool{"group": true}, 0, 0},
 		{"one pod after the other", []life{pool, group, pod("p-a-0-0", 5, 6), pod("p-a-0-1", 7, 8)}, nil, 0, 0},
 		{"two pods", []life{pool, group, pod("p-a-0-0", 5, 8), pod("p-a-0-1", 7, 9)}, nil, 0, 1},
-		{"two pods that stay", []life{group, pod("p-a-0-0", 5, 0), pod("p-a-0-1", 7, 0)}, nil, 0, 1},
+		{"two pods that stay", []life{group, pod("p-a-0-0", 5, 0), pod("p-a-0-1", 7, 0)}, nil, 2, 1},
 		{"two pods of a group removed by force", []life{group, pod("p-a-0-0", 5, 0), pod("p-a-0-1", 7, 0)}, map[types.UID]bool{"group": true}, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -44,6 +55,76 @@ func TestJudgements(t *testing.T) {
 	}
 	if got := creates([]life{pool, group, pod("x", 1, 2)}); len(got) != 2 || got["a pod of WorkerGroup p-a-0"] != 1 {
 		t.Errorf("creates: %v, want the group and the pod once", got)
+	}
+}
+
+// A mark that goes is found, and what a status says without a ground.
+func TestJudgementsOfHistory(t *testing.T) {
+	pool := &v1alpha1.WorkerPool{ObjectMeta: metav1.ObjectMeta{Name: "p", UID: "pool", Generation: 2}}
+	pool.Spec.Workers = 2
+	pool.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, ObservedGeneration: 2}}
+	group := func(change func(g *v1alpha1.WorkerGroup)) version {
+		g := &v1alpha1.WorkerGroup{ObjectMeta: metav1.ObjectMeta{Name: "p-a-0", UID: "group", Generation: 1}}
+		g.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(pool, v1alpha1.GroupVersion.WithKind("WorkerPool"))}
+		g.Spec.Workers, g.Spec.PodUID = 2, "pod"
+		g.Status.Router = &v1alpha1.RouterStatus{PodUID: "pod", ObservedGeneration: 1, ReadyWorkers: 2}
+		change(g)
+		return version{revision: 5, group: g}
+	}
+	well := group(func(*v1alpha1.WorkerGroup) {})
+	drains := group(func(g *v1alpha1.WorkerGroup) { g.Spec.DrainRequest = &v1alpha1.DrainRequest{} })
+	said := []version{{revision: 6, pool: pool}}
+	for name, c := range map[string]struct {
+		groups              []version
+		unmarked, unfounded int
+	}{
+		"as it is said":          {[]version{well}, 0, 0},
+		"no group":               {nil, 0, 1},
+		"a group that drains":    {[]version{drains}, 0, 1},
+		"the mark stays":         {[]version{well, drains, drains}, 0, 0},
+		"the mark goes":          {[]version{drains, well}, 1, 0},
+		"one that came later":    {[]version{{revision: 7, group: well.group}}, 0, 1},
+		"too few workers":        {[]version{group(func(g *v1alpha1.WorkerGroup) { g.Status.Router.ReadyWorkers = 1 })}, 0, 1},
+		"another image":          {[]version{group(func(g *v1alpha1.WorkerGroup) { g.Spec.Image = "other" })}, 0, 1},
+		"an old router's word":   {[]version{group(func(g *v1alpha1.WorkerGroup) { g.Spec.PodUID = "next" })}, 0, 1},
+		"a router that lags":     {[]version{group(func(g *v1alpha1.WorkerGroup) { g.Generation = 2 })}, 0, 1},
+		"a group of another one": {[]version{group(func(g *v1alpha1.WorkerGroup) { g.OwnerReferences[0].UID = "other" })}, 0, 1},
+	} {
+		if got := unmarked(c.groups); len(got) != c.unmarked {
+			t.Errorf("%s: unmarked: %v, want %d", name, got, c.unmarked)
+		}
+		if got := groundless(said, c.groups); len(got) != c.unfounded {
+			t.Errorf("%s: groundless: %v, want %d", name, got, c.unfounded)
+		}
+	}
+}
+
+// A lagging body gives all that it was given, in order, and none of it early; closing it ends a read that waits.
+func TestLaggingBody(t *testing.T) {
+	delays := []time.Duration{0, 30 * time.Millisecond, 0}
+	from, to := io.Pipe()
+	began := time.Now()
+	body := newLagging(from, func() time.Duration {
+		d := delays[0]
+		delays = delays[1:]
+		return d
+	})
+	go func() {
+		_, _ = io.WriteString(to, "one ")
+		_, _ = io.WriteString(to, "two")
+		_ = to.Close()
+	}()
+	text, err := io.ReadAll(body)
+	if took := time.Since(began); err != nil || string(text) != "one two" || took < 30*time.Millisecond {
+		t.Errorf("%q after %s (%v)", text, took, err)
+	}
+	stuck, _ := io.Pipe()
+	waits := newLagging(stuck, func() time.Duration { return 0 })
+	if err := waits.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := waits.Read(make([]byte, 1)); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("a closed body reads: %v", err)
 	}
 }
 
