@@ -115,7 +115,11 @@ func (s *Sweeper) orphan(ctx context.Context, child client.Object) (bool, error)
 		if client.IgnoreNotFound(err) != nil {
 			return false, err
 		}
-		if !apierrors.IsNotFound(err) && owner.GetUID() == uid {
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		// A group that names the pod gives it back what was taken of its labels and its reference.
+		if group, isGroup := owner.(*v1alpha1.WorkerGroup); owner.GetUID() == uid || (isGroup && group.Spec.PodUID == child.GetUID()) {
 			return false, nil
 		}
 	}

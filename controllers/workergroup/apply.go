@@ -45,6 +45,8 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 			err = r.Writer.Apply(ctx, obs.group.UID, obs.group, fields, v1alpha1.FieldManagerGroup)
 		case plan.SetServing:
 			err = r.setServing(ctx, obs, a)
+		case plan.MarkPod:
+			err = r.markPod(ctx, obs, a)
 		case plan.DeletePod:
 			err = r.deletePod(ctx, obs, a)
 		case plan.Release:
@@ -91,6 +93,14 @@ func (r *Reconciler) setServing(ctx context.Context, obs *observation, a plan.Se
 		fields["metadata"] = map[string]any{"labels": map[string]any{v1alpha1.LabelServing: "true"}}
 	}
 	return r.Writer.Apply(ctx, obs.group.UID, podReference(obs.group, a.Pod), fields, v1alpha1.FieldManagerGroup)
+}
+
+func (r *Reconciler) markPod(ctx context.Context, obs *observation, a plan.MarkPod) error {
+	fields, err := writer.Fields(resources.Marks(obs.group))
+	if err != nil {
+		return err
+	}
+	return r.Writer.Apply(ctx, obs.group.UID, podReference(obs.group, a.Pod), map[string]any{"metadata": fields["metadata"]}, v1alpha1.FieldManagerOperator)
 }
 
 func (r *Reconciler) deletePod(ctx context.Context, obs *observation, a plan.DeletePod) error {

@@ -2,6 +2,7 @@ package workergroup
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,16 +29,21 @@ type observation struct {
 	forced bool
 }
 
-func observe(ctx context.Context, cache client.Reader, group *v1alpha1.WorkerGroup) (*observation, error) {
+// observe reads the cache. Only a pod that the group names and that the cache lacks is asked for at the API server itself: the cache holds
+// what carries our label, and somebody may have taken that.
+func observe(ctx context.Context, cache, live client.Reader, group *v1alpha1.WorkerGroup) (*observation, error) {
 	obs := &observation{group: group}
 	var list corev1.PodList
 	if err := cache.List(ctx, &list, client.InNamespace(group.Namespace), writer.Naming(group.UID)); err != nil {
 		return nil, err
 	}
 	for _, pod := range list.Items {
-		if writer.OwnedBy(&pod, group.UID) && pod.Labels[v1alpha1.LabelGroupUID] == string(group.UID) {
+		if writer.OwnedBy(&pod, group.UID) {
 			obs.pods = append(obs.pods, pod)
 		}
+	}
+	if err := obs.findNamed(ctx, live); err != nil {
+		return nil, err
 	}
 	var pool v1alpha1.WorkerPool
 	if owner := metav1.GetControllerOf(group); owner != nil {
@@ -48,6 +54,25 @@ func observe(ctx context.Context, cache client.Reader, group *v1alpha1.WorkerGro
 		obs.forced = err == nil && pool.UID == owner.UID && pool.Annotations[v1alpha1.AnnotationForceCleanup] == string(pool.UID)
 	}
 	return obs, nil
+}
+
+// findNamed adds the pod of spec.podUID if the cache has it not, and it is there. One that another controller took is not the group's any more.
+func (o *observation) findNamed(ctx context.Context, live client.Reader) error {
+	uid, name := o.group.Spec.PodUID, o.group.Status.PodName
+	if uid == "" || slices.ContainsFunc(o.pods, func(p corev1.Pod) bool { return p.UID == uid }) {
+		return nil
+	}
+	if name == "" {
+		name = resources.PodName(o.group, 0)
+	}
+	var pod corev1.Pod
+	if err := live.Get(ctx, types.NamespacedName{Namespace: o.group.Namespace, Name: name}, &pod); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if by := metav1.GetControllerOf(&pod); pod.UID == uid && (by == nil || by.UID == o.group.UID) {
+		o.pods = append(o.pods, pod)
+	}
+	return nil
 }
 
 // input is the observation in the planner's words.
@@ -87,13 +112,14 @@ func planned(group *v1alpha1.WorkerGroup, pod *corev1.Pod) plan.Pod {
 		ordinal = -1
 	}
 	p := plan.Pod{
-		Name:    pod.Name,
-		UID:     pod.UID,
-		Ordinal: ordinal,
-		Node:    pod.Spec.NodeName,
-		Ready:   podReady(pod),
-		Serving: pod.Labels[v1alpha1.LabelServing] == "true",
-		Ended:   pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded,
+		Name:     pod.Name,
+		UID:      pod.UID,
+		Ordinal:  ordinal,
+		Node:     pod.Spec.NodeName,
+		Ready:    podReady(pod),
+		Serving:  pod.Labels[v1alpha1.LabelServing] == "true",
+		Stripped: resources.Stripped(group, pod),
+		Ended:    pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded,
 	}
 	if pod.DeletionTimestamp != nil {
 		p.Terminating, p.GraceOver = true, pod.DeletionTimestamp.Time

@@ -84,7 +84,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (result ct
 	if behind, err := r.Writer.Ledger.Behind(ctx, cached.UID, r.Writer.Client); err != nil || behind {
 		return ctrl.Result{RequeueAfter: behindAgain}, err
 	}
-	obs, err := observe(ctx, r.Writer.Client, cached.DeepCopy())
+	obs, err := observe(ctx, r.Writer.Client, r.Writer.Live, cached.DeepCopy())
 	if err != nil {
 		return ctrl.Result{}, err
 	}

@@ -67,7 +67,7 @@ func (r *Reconciler) observe(ctx context.Context, pool *v1alpha1.WorkerPool) (*o
 		if pod.Labels[v1alpha1.LabelPoolUID] != string(pool.UID) {
 			continue
 		}
-		group := pod.Labels[v1alpha1.LabelGroupUID]
+		group := holder(pod, obs.groups)
 		if !alive[group] {
 			obs.orphans = append(obs.orphans, *pod)
 			continue
@@ -78,6 +78,20 @@ func (r *Reconciler) observe(ctx context.Context, pool *v1alpha1.WorkerPool) (*o
 		return nil, err
 	}
 	return obs, r.observeChildren(ctx, obs)
+}
+
+// holder is the UID of the group whose pod it is: the group that names it, else the pod's controller, else its label. Labels can be changed
+// by anybody, and a pod that serves is not deleted for that.
+func holder(pod *corev1.Pod, groups []v1alpha1.WorkerGroup) string {
+	for i := range groups {
+		if groups[i].Spec.PodUID == pod.UID {
+			return string(groups[i].UID)
+		}
+	}
+	if by := metav1.GetControllerOf(pod); by != nil {
+		return string(by.UID)
+	}
+	return pod.Labels[v1alpha1.LabelGroupUID]
 }
 
 // observeNames finds which names of the current revision's groups are in use, whoever owns the group: as many as are in a row.

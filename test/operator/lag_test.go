@@ -34,7 +34,7 @@ func lags() []lagged {
 }
 
 // needed is what a life of story makes at the least: a second group for the second image, a second pod for it and a third for the lost one.
-var needed = map[string]int{"WorkerGroup": 2, "Pod": 3, "Service": 1, "ServiceAccount": 1, "Role": 1, "RoleBinding": 1}
+var needed = map[string]int{"WorkerGroup": 2, "Pod": 3, "Service": 1, "ServiceAccount": 1, "Role": 1, "RoleBinding": 1, "PodDisruptionBudget": 1}
 
 // story is a whole life: create, scale, another image, the pod is lost, delete.
 func story(s *scene) error {

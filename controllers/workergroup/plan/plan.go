@@ -6,6 +6,7 @@ import "sort"
 func Decide(in Input) Plan {
 	var p Plan
 	sort.Slice(in.Pods, func(i, j int) bool { return in.Pods[i].Ordinal < in.Pods[j].Ordinal })
+	mark(in, &p)
 	switch {
 	case in.Group.Deleting:
 		end(in, &p)
@@ -15,6 +16,15 @@ func Decide(in Input) Plan {
 		keep(in, &p)
 	}
 	return p
+}
+
+// mark gives stripped pods their marks back, before all else: without them no watch tells of the pod, and its end could not be proven.
+func mark(in Input, p *Plan) {
+	for _, pod := range in.Pods {
+		if pod.Stripped && in.Group.Finalizer {
+			p.do(MarkPod{Pod: pod, Reason: "its labels or its owner were changed"})
+		}
+	}
 }
 
 // end deletes every pod and releases the group when none is left.

@@ -41,6 +41,8 @@ type Pod struct {
 	Ended   bool
 	EndedAt time.Time
 	Served  bool
+	// Stripped: labels or the reference by which the pod is known as the group's were taken or changed.
+	Stripped bool
 }
 
 // Input is one look at a group.
@@ -75,6 +77,12 @@ type SetServing struct {
 	Reason  string
 }
 
+// MarkPod gives a pod back the labels and the reference by which it is known.
+type MarkPod struct {
+	Pod    Pod
+	Reason string
+}
+
 // DeletePod deletes a pod, with its own grace or, forced, without any.
 type DeletePod struct {
 	Pod    Pod
@@ -92,6 +100,7 @@ func (AddFinalizer) isAction() {}
 func (CreatePod) isAction()    {}
 func (SetPodUID) isAction()    {}
 func (SetServing) isAction()   {}
+func (MarkPod) isAction()      {}
 func (DeletePod) isAction()    {}
 func (Release) isAction()      {}
 

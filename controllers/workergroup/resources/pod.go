@@ -25,22 +25,7 @@ const DefaultDrainTimeout = 30 * time.Second
 // MakePod returns the pod of a group. The error names what the template asks for and may not have.
 func MakePod(group *v1alpha1.WorkerGroup, ordinal int, routerImage string) (*corev1.Pod, error) {
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: group.Namespace,
-			Name:      PodName(group, ordinal),
-			Labels: map[string]string{
-				"app.kubernetes.io/name":       "snakepit-worker",
-				"app.kubernetes.io/instance":   group.Spec.PoolName,
-				"app.kubernetes.io/managed-by": "snakepit",
-				v1alpha1.LabelPool:             group.Spec.PoolName,
-				v1alpha1.LabelPoolUID:          group.Labels[v1alpha1.LabelPoolUID],
-				v1alpha1.LabelGroup:            group.Name,
-				v1alpha1.LabelGroupUID:         string(group.UID),
-				v1alpha1.LabelRevision:         group.Spec.Revision,
-			},
-			Annotations:     map[string]string{"kubectl.kubernetes.io/default-container": v1alpha1.WorkerContainer},
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(group, v1alpha1.GroupVersion.WithKind("WorkerGroup"))},
-		},
+		ObjectMeta: podMeta(group, ordinal),
 		Spec: corev1.PodSpec{
 			ServiceAccountName:            ServiceAccountName(group.Spec.PoolName, &group.Spec.PodSettings),
 			AutomountServiceAccountToken:  ptr.To(false),
@@ -57,6 +42,46 @@ func MakePod(group *v1alpha1.WorkerGroup, ordinal int, routerImage string) (*cor
 		return nil, err
 	}
 	return pod, nil
+}
+
+func podMeta(group *v1alpha1.WorkerGroup, ordinal int) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Namespace: group.Namespace,
+		Name:      PodName(group, ordinal),
+		Labels: map[string]string{
+			"app.kubernetes.io/name":       "snakepit-worker",
+			"app.kubernetes.io/instance":   group.Spec.PoolName,
+			"app.kubernetes.io/managed-by": "snakepit",
+			v1alpha1.LabelPool:             group.Spec.PoolName,
+			v1alpha1.LabelPoolUID:          group.Labels[v1alpha1.LabelPoolUID],
+			v1alpha1.LabelGroup:            group.Name,
+			v1alpha1.LabelGroupUID:         string(group.UID),
+			v1alpha1.LabelRevision:         group.Spec.Revision,
+		},
+		Annotations:     map[string]string{"kubectl.kubernetes.io/default-container": v1alpha1.WorkerContainer},
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(group, v1alpha1.GroupVersion.WithKind("WorkerGroup"))},
+	}
+}
+
+// Marks are the labels and the reference by which a pod is known as the group's. Whoever changes them gets them back; the rest of a pod's
+// metadata is the user's.
+func Marks(group *v1alpha1.WorkerGroup) *corev1.Pod {
+	made := podMeta(group, 0)
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Labels: made.Labels, OwnerReferences: made.OwnerReferences}}
+}
+
+// Stripped says whether a pod of the group lacks one of its marks. It does not when the group itself lacks its own: the pool restores that first.
+func Stripped(group *v1alpha1.WorkerGroup, pod *corev1.Pod) bool {
+	if group.Labels[v1alpha1.LabelPoolUID] == "" {
+		return false
+	}
+	marks := Marks(group)
+	for key, value := range marks.Labels {
+		if pod.Labels[key] != value {
+			return true
+		}
+	}
+	return !metav1.IsControlledBy(pod, group)
 }
 
 // DrainTimeout is drain.timeout, or its default.
