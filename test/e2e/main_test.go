@@ -67,7 +67,8 @@ func run(m *testing.M) (int, error) {
 		return 1, fmt.Errorf("starting the driver: %w", err)
 	}
 	defer python.stop()
-	return m.Run(), nil
+	code := m.Run()
+	return code, audits.report()
 }
 
 func image(name string) string {
