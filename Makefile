@@ -21,7 +21,7 @@ GEN_TOOL := go tool -modfile=hack/tools/gen/go.mod
 BUF_BASE ?= HEAD
 BUF := go tool -modfile=hack/tools/buf/go.mod buf
 GOLANGCI := go tool -modfile=hack/tools/lint/go.mod golangci-lint
-UNIT_PACKAGES = $$(go list ./... | grep -v -e /test/e2e -e /test/faults -e /test/apiserver -e /test/datapath)
+UNIT_PACKAGES = $$(go list ./... | grep -v -e /test/e2e -e /test/faults -e /test/apiserver -e /test/datapath -e /test/scale)
 
 ifeq ($(CLUSTER),local)
 KUBECONFIG := $(CURDIR)/.cluster/kubeconfig
@@ -140,6 +140,10 @@ test-apiserver: ## Operator and router against a real etcd and kube-apiserver
 .PHONY: faults
 faults: ## Crash at every write (R1), on a real API server; FAULTS=all for every point
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" hack/faults.sh
+
+.PHONY: scale
+scale: ## What many pools cost the operator (R15); SCALE=100,200,500,1000
+	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" FIGURES="$$PWD/out/figures.jsonl" go test -v -count=1 -timeout 60m ./test/scale | { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
 
 .PHONY: datapath-faults
 datapath-faults: $(VENV_READY) ## Faults on the whole data path: router, supervisor, workers, callers (S, F2); DATAPATH_SEED=n

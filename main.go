@@ -18,6 +18,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
@@ -28,7 +29,7 @@ import (
 var version = "dev"
 
 type options struct {
-	leaderElect                                           bool
+	leaderElect, watchNodes                               bool
 	routerImage, metricsAddress, probeAddress, namespaces string
 }
 
@@ -36,6 +37,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.routerImage, "router-image", "", "Image of the router in each pool's pod (required); the operator's own image holds it.")
 	flag.BoolVar(&o.leaderElect, "leader-elect", false, "Let only one of several operators act.")
+	flag.BoolVar(&o.watchNodes, "watch-nodes", true, "Drain groups on cordoned nodes and replace those on lost ones; needs rights on nodes and PodDisruptionBudgets.")
 	flag.StringVar(&o.metricsAddress, "metrics-bind-address", ":8443", "Address of the metrics over HTTPS, with authentication and authorization; 0 turns them off.")
 	flag.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081", "Address of /healthz and /readyz.")
 	flag.StringVar(&o.namespaces, "namespaces", "", "Comma-separated namespaces to act in; all when empty.")
@@ -61,7 +63,7 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	if err := controllers.Setup(mgr, controllers.Options{RouterImage: o.routerImage}); err != nil {
+	if err := controllers.Setup(mgr, controllers.Options{RouterImage: o.routerImage, WatchNodes: o.watchNodes, Metrics: ctrlmetrics.Registry}); err != nil {
 		return err
 	}
 	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {
@@ -85,8 +87,9 @@ func logJSON() error {
 }
 
 func newManager(config *rest.Config, o options) (ctrl.Manager, error) {
-	// Client-side limits only hide the server's own fairness; 50 a second bound what one operator may do to a small API server.
-	config.QPS, config.Burst = 50, 100
+	// No limit of the client's own: the API server's priority and fairness knows better, and the operator never has more requests under way
+	// than it looks at objects at a time. A life of a pool takes about 45 requests; with 50 a second, 1,000 pools would need a quarter of an hour.
+	config.QPS = -1
 	scheme, err := controllers.NewScheme()
 	if err != nil {
 		return nil, err

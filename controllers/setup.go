@@ -2,7 +2,11 @@
 package controllers
 
 import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -16,6 +20,8 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/controllers/catchup"
+	"github.com/snakepit-k8s/snakepit/controllers/metrics"
+	"github.com/snakepit-k8s/snakepit/controllers/nodes"
 	"github.com/snakepit-k8s/snakepit/controllers/sweep"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool"
@@ -32,10 +38,15 @@ import (
 type Options struct {
 	// RouterImage runs in each group's pod as its router.
 	RouterImage string
+	// WatchNodes lets the operator act on nodes that are cordoned or lost, and protect pods from eviction meanwhile. It needs rights on nodes and
+	// PodDisruptionBudgets.
+	WatchNodes bool
 	// Concurrency is the number of pools, and of groups, that are looked at at the same time; 4 when it is 0.
 	Concurrency int
 	// Clock tells the time; the real one when it is nil.
 	Clock clock.PassiveClock
+	// Metrics is where the operator's metrics are registered; nowhere that is scraped when it is nil.
+	Metrics prometheus.Registerer
 	// SkipNameValidation lets tests run several managers in one process.
 	SkipNameValidation bool
 }
@@ -59,6 +70,7 @@ func CacheOptions() (cache.Options, error) {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Node{}: {Transform: nodes.Trim}, &policyv1.PodDisruptionBudget{}: only,
 			&corev1.Pod{}: only, &corev1.Service{}: only, &corev1.ServiceAccount{}: only, &rbacv1.Role{}: only, &rbacv1.RoleBinding{}: only,
 		},
 	}, nil
@@ -72,18 +84,31 @@ func Setup(mgr ctrl.Manager, options Options) error {
 	if options.Concurrency == 0 {
 		options.Concurrency = 4
 	}
+	if err := writer.IndexOwners(context.Background(), mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	if options.Metrics == nil {
+		options.Metrics = prometheus.NewRegistry()
+	}
+	counted := metrics.New(options.Metrics)
+	counted.Watch(mgr.GetClient(), mgr.Elected())
 	recorder := mgr.GetEventRecorder("snakepit-operator")
 	newWriter := func() *writer.Writer {
 		return &writer.Writer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Ledger: catchup.NewLedger(options.Clock)}
 	}
 	settings := controller.Options{MaxConcurrentReconciles: options.Concurrency, SkipNameValidation: &options.SkipNameValidation}
-	pools := &workerpool.Reconciler{Writer: newWriter(), Events: recorder, Clock: options.Clock}
+	pools := &workerpool.Reconciler{Writer: newWriter(), Events: recorder, Clock: options.Clock, Metrics: counted, WatchNodes: options.WatchNodes}
+	if options.WatchNodes {
+		if err := nodes.Index(context.Background(), mgr.GetFieldIndexer()); err != nil {
+			return err
+		}
+	}
 	if err := pools.SetupWithManager(mgr, settings); err != nil {
 		return err
 	}
-	groups := &workergroup.Reconciler{Writer: newWriter(), Events: recorder, Clock: options.Clock, RouterImage: options.RouterImage}
+	groups := &workergroup.Reconciler{Writer: newWriter(), Events: recorder, Clock: options.Clock, RouterImage: options.RouterImage, Metrics: counted}
 	if err := groups.SetupWithManager(mgr, settings); err != nil {
 		return err
 	}
-	return mgr.Add(&sweep.Sweeper{Writer: newWriter(), Log: mgr.GetLogger().WithName("sweep"), Clock: clock.RealClock{}})
+	return mgr.Add(&sweep.Sweeper{Writer: newWriter(), Log: mgr.GetLogger().WithName("sweep"), Clock: clock.RealClock{}, Metrics: counted, WatchNodes: options.WatchNodes})
 }

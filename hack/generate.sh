@@ -15,3 +15,5 @@ go run ./hack/crd-trim config/crd/bases/*.yaml
 gen controller-gen rbac:roleName=snakepit-operator paths=./controllers/... output:rbac:dir=config/rbac
 echo "generate: reference pages"
 gen crd-ref-docs --log-level=ERROR --source-path=api/v1alpha1 --config=hack/tools/gen/crd-ref-docs.yaml --renderer=markdown --output-path=docs/reference/api.md
+go run ./hack/conditions-docs
+go run ./hack/metrics docs/reference/metrics.md

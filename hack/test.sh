@@ -37,6 +37,7 @@ stage "seeded bugs of the router" make seeded
 stage "fuzz" make fuzz
 stage "api server tests" make test-apiserver
 stage "faults: crash at every write" make faults
+stage "many pools" make scale
 stage "faults: data path" make datapath-faults
 stage "soak" make soak SOAK=3m
 if [ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ] && [ "${CLUSTER:-local}" = local ]; then

@@ -9,23 +9,26 @@ import (
 type ExitReason string
 
 const (
-	// ExitExited means: it ended by itself, with an exit code.
+	// ExitExited: it ended by itself, with an exit code. Cure: read the log: something in the adapter calls sys.exit or ends the interpreter.
 	ExitExited ExitReason = "EXITED"
-	// ExitKilled means: a signal of somebody else ended it.
+	// ExitKilled: a signal ended it: a crash in C code (SIGSEGV, SIGABRT), or somebody's SIGKILL. Cure: read the log.
 	ExitKilled ExitReason = "KILLED"
-	// ExitSetupFailed means: the adapter's setup raised.
+	// ExitSetupFailed: the adapter's setup raised. Cure: lastError has type and place.
 	ExitSetupFailed ExitReason = "SETUP_FAILED"
-	// ExitStartupTimeout means: it was not ready within startup.timeout.
+	// ExitStartupTimeout: it was not ready within startup.timeout. Cure: make setup faster, or raise the limit.
 	ExitStartupTimeout ExitReason = "STARTUP_TIMEOUT"
-	// ExitStuck means: it gave no sign of life and used no CPU time; it was killed.
+	// ExitStuck: it gave no sign of life for heartbeat.timeout and used no CPU time; it was killed.
+	// Cure: its stacks are in the log: a deadlock, a device that does not answer.
 	ExitStuck ExitReason = "STUCK"
-	// ExitCallTimeout means: a call ran longer than calls.timeout and calls.killAfter allow; it was killed.
+	// ExitCallTimeout: a call ran longer than calls.timeout and calls.killAfter; it was killed.
+	// Cure: its stacks are in the log; raise the limit, or split the call.
 	ExitCallTimeout ExitReason = "CALL_TIMEOUT"
-	// ExitMemoryGuard means: the container was near its memory limit, and this worker held the most; it was killed so that the others live.
+	// ExitMemoryGuard: the container was near its memory limit, and this worker held the most private memory; it was killed, so that the others
+	// live. Cure: raise the limit in template, lower workers, or set recycle.maxMemory.
 	ExitMemoryGuard ExitReason = "MEMORY_GUARD"
-	// ExitContainerOOM means: the container reached its memory limit, and the kernel killed this worker.
+	// ExitContainerOOM: the container reached its memory limit, and the kernel killed it. Cure: the same as for MEMORY_GUARD.
 	ExitContainerOOM ExitReason = "CONTAINER_OOM"
-	// ExitRecycled means: it was replaced by a fresh process, as recycle or the annotation asks for.
+	// ExitRecycled: it was replaced by a fresh process: recycle, or the annotation snakepit.dev/recycle. Cure: none needed.
 	ExitRecycled ExitReason = "RECYCLED"
 )
 

@@ -34,6 +34,13 @@ const AnnotationForceCleanup = "snakepit.dev/force-cleanup"
 // for each text.
 const AnnotationRecycle = "snakepit.dev/recycle"
 
+// AnnotationDrain on a pool drains its group and lets no successor come to be, for as long as it is there. Its value is told as the reason; what is
+// above MaxDrainText, or cannot be printed, is left out.
+const AnnotationDrain = "snakepit.dev/drain"
+
+// MaxDrainText bounds what is told of the value of AnnotationDrain, in characters.
+const MaxDrainText = 128
+
 // MaxRecycleText bounds the value of AnnotationRecycle, in characters.
 const MaxRecycleText = 128
 

@@ -286,6 +286,34 @@ type DrainSettings struct {
 	// +kubebuilder:default="30s"
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
+
+	// onDeadline says what follows when sessions or calls are left at the end of timeout. Terminate ends them. Hold lets the group stay until
+	// they have ended: for drains that the operator starts for a replacement, a cordoned node or the annotation snakepit.dev/drain; never when
+	// the pool is deleted or the node is lost. Hold counts for drains that begin while it is set; Terminate ends one that is held at once.
+	// A change restarts no pod. Defaults to Terminate.
+	// +optional
+	OnDeadline DrainDeadline `json:"onDeadline,omitempty"`
+}
+
+// DrainDeadline says what follows when something is left at the deadline of a drain.
+// +kubebuilder:validation:Enum=Terminate;Hold
+type DrainDeadline string
+
+const (
+	// DrainTerminate ends sessions and calls that are left; their callers are told.
+	DrainTerminate DrainDeadline = "Terminate"
+	// DrainHold lets the group stay until nothing is left.
+	DrainHold DrainDeadline = "Hold"
+)
+
+// FailoverSettings says what follows from the loss of a node.
+// +kubebuilder:validation:XValidation:rule="!has(self.after) || (duration(self.after) >= duration('10s') && duration(self.after) <= duration('1h'))",message="failover.after must be between 10s and 1h"
+type FailoverSettings struct {
+	// after so long a time in which the node of the group's pod was not Ready, a successor is made, although the end of the old pod is not
+	// proven. Defaults to 60s.
+	// +kubebuilder:default="60s"
+	// +optional
+	After *metav1.Duration `json:"after,omitempty"`
 }
 
 // CleanupSettings bounds deletion.

@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"time"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -49,7 +51,7 @@ type WorkerGroupSpec struct {
 	// +optional
 	PodUID types.UID `json:"podUID,omitempty"`
 
-	// drainRequest is set once, when the group shall end.
+	// drainRequest is set when the group shall end, and never taken away. Only its deadline may come nearer, and its cause become a harder one.
 	// +optional
 	DrainRequest *DrainRequest `json:"drainRequest,omitempty"`
 
@@ -66,13 +68,19 @@ type DrainRequest struct {
 	// startedAt is when the drain began.
 	StartedAt metav1.Time `json:"startedAt"`
 
-	// deadline after which what is left is ended.
+	// deadline after which what is left is ended. A drain that is held (spec.drain.onDeadline of the pool) has one a year away.
 	Deadline metav1.Time `json:"deadline"`
 
-	// cause is told to the callers of lost sessions: Deleted, Replaced.
+	// cause of the drain: Deleted, Replaced, Requested, NodeDrained, NodeLost.
 	// +kubebuilder:validation:MaxLength=63
 	Cause string `json:"cause"`
 }
+
+// HeldDrain is the time from the beginning to the deadline of a drain that is held: so far away that nothing of the drain's own ends it.
+const HeldDrain = 365 * 24 * time.Hour
+
+// Held says whether the drain ends only when nothing is left.
+func (d *DrainRequest) Held() bool { return d != nil && d.Deadline.Sub(d.StartedAt.Time) >= HeldDrain }
 
 // Causes of a drain.
 const (
@@ -80,6 +88,12 @@ const (
 	DrainCauseDeleted = "Deleted"
 	// DrainCauseReplaced: the pod's own fields changed.
 	DrainCauseReplaced = "Replaced"
+	// DrainCauseRequested: the annotation snakepit.dev/drain asks for it.
+	DrainCauseRequested = "Requested"
+	// DrainCauseNodeDrained: the node of the group's pod is cordoned.
+	DrainCauseNodeDrained = "NodeDrained"
+	// DrainCauseNodeLost: the node of the group's pod was not Ready for spec.failover.after.
+	DrainCauseNodeLost = "NodeLost"
 )
 
 // RecycleRequest asks for fresh processes once. A request with the id of the one before is the same request.

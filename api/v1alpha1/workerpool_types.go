@@ -49,6 +49,11 @@ type WorkerPoolSpec struct {
 	// +optional
 	Placement Placement `json:"placement,omitzero"`
 
+	// failover says when a group whose node is lost gets a successor. A change restarts no pod.
+	// +kubebuilder:default={}
+	// +optional
+	Failover FailoverSettings `json:"failover,omitzero"`
+
 	PodSettings  `json:",inline"`
 	LiveSettings `json:",inline"`
 }

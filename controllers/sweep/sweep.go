@@ -5,10 +5,12 @@ package sweep
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -18,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/metrics"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
 )
 
@@ -29,6 +32,10 @@ type Sweeper struct {
 	Writer *writer.Writer
 	Log    logr.Logger
 	Clock  clock.WithTicker
+	// Metrics counts what is removed; nil counts nothing.
+	Metrics *metrics.Metrics
+	// WatchNodes: the operator makes PodDisruptionBudgets too.
+	WatchNodes bool
 }
 
 // NeedLeaderElection is true: two sweepers would do the same work twice.
@@ -39,10 +46,8 @@ func (s *Sweeper) Start(ctx context.Context) error {
 	ticker := s.Clock.NewTicker(Interval)
 	defer ticker.Stop()
 	for {
-		if n, err := s.Sweep(ctx); err != nil {
+		if _, err := s.Sweep(ctx); err != nil {
 			s.Log.Info("sweep not finished; the next one goes on", "because", err.Error())
-		} else if n > 0 {
-			s.Log.Info("removed children without an owner", "number", n)
 		}
 		select {
 		case <-ctx.Done():
@@ -56,6 +61,9 @@ func (s *Sweeper) Start(ctx context.Context) error {
 func (s *Sweeper) Sweep(ctx context.Context) (int, error) {
 	lists := []client.ObjectList{
 		&v1alpha1.WorkerGroupList{}, &corev1.PodList{}, &corev1.ServiceList{}, &corev1.ServiceAccountList{}, &rbacv1.RoleList{}, &rbacv1.RoleBindingList{},
+	}
+	if s.WatchNodes {
+		lists = append(lists, &policyv1.PodDisruptionBudgetList{})
 	}
 	deleted := 0
 	for _, list := range lists {
@@ -82,6 +90,8 @@ func (s *Sweeper) Sweep(ctx context.Context) (int, error) {
 				return deleted, err
 			}
 			deleted++
+			s.Metrics.Orphan()
+			s.Log.Info("removed a child whose owner is gone", "type", fmt.Sprintf("%T", child), "namespace", child.GetNamespace(), "name", child.GetName())
 		}
 	}
 	return deleted, nil

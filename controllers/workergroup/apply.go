@@ -12,6 +12,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/metrics"
+	"github.com/snakepit-k8s/snakepit/controllers/seeded"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup/resources"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
@@ -50,6 +52,9 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 		default:
 			err = fmt.Errorf("bug: unknown action %T", action)
 		}
+		if writer.Refused(err) {
+			return &refusal{v1alpha1.ReasonChildRejected, fmt.Sprintf("the API server refused a change of group %s or its pod: %v. Change the policy, the webhook or the operator's rights; it is tried again", obs.group.Name, err)}, nil
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -60,7 +65,10 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 func (r *Reconciler) createPod(ctx context.Context, group *v1alpha1.WorkerGroup, a plan.CreatePod) (*refusal, error) {
 	pod, err := resources.MakePod(group, a.Ordinal, r.RouterImage)
 	if err != nil {
-		return &refusal{v1alpha1.ReasonInvalidSpec, fmt.Sprintf("no pod can be made from spec.template: %v", err)}, nil
+		return &refusal{v1alpha1.ReasonInvalidSpec, fmt.Sprintf("no pod of group %s can be made from spec.template: %v", group.Name, err)}, nil
+	}
+	if seeded.GenerateName {
+		pod.GenerateName, pod.Name = pod.Name+"-", ""
 	}
 	err = r.Writer.Create(ctx, group.UID, pod)
 	switch {
@@ -70,7 +78,8 @@ func (r *Reconciler) createPod(ctx context.Context, group *v1alpha1.WorkerGroup,
 	case errors.Is(err, writer.ErrTaken):
 		return &refusal{v1alpha1.ReasonNameTaken, fmt.Sprintf("pod %s exists and is not this group's; delete or rename it (kubectl get pod %s -o yaml)", pod.Name, pod.Name)}, nil
 	case writer.Refused(err):
-		return &refusal{v1alpha1.ReasonPodRejected, fmt.Sprintf("the API server refused pod %s: %v. Fix spec.template, the quota or the namespace's policy", pod.Name, err)}, nil
+		r.Metrics.Refused(metrics.KindPod)
+		return &refusal{v1alpha1.ReasonPodRejected, fmt.Sprintf("the API server refused pod %s: %v. Change spec.template, or the quota, policy or webhook that it names; it is tried again", pod.Name, err)}, nil
 	default:
 		return nil, err
 	}
@@ -94,6 +103,7 @@ func (r *Reconciler) deletePod(ctx context.Context, obs *observation, a plan.Del
 		return err
 	}
 	if a.Force {
+		r.Metrics.Forced()
 		r.event(poolReference(obs.group), obs.group, corev1.EventTypeWarning, v1alpha1.EventCleanupForced, "DeletePod",
 			"pod %s was removed without proof of its end: processes of it may still run on node %s", pod.Name, a.Pod.Node)
 		return nil
@@ -109,8 +119,12 @@ func (r *Reconciler) release(ctx context.Context, obs *observation, a plan.Relea
 		return err
 	}
 	if !a.Forced {
+		live := r.Writer.Live
+		if seeded.CachedRelease {
+			live = r.Writer.Client
+		}
 		var left corev1.PodList
-		if err := r.Writer.Live.List(ctx, &left, client.InNamespace(obs.group.Namespace), client.MatchingLabels{v1alpha1.LabelGroupUID: string(obs.group.UID)}); err != nil {
+		if err := live.List(ctx, &left, client.InNamespace(obs.group.Namespace), client.MatchingLabels{v1alpha1.LabelGroupUID: string(obs.group.UID)}); err != nil {
 			return err
 		}
 		if len(left.Items) > 0 {
@@ -118,7 +132,11 @@ func (r *Reconciler) release(ctx context.Context, obs *observation, a plan.Relea
 		}
 	}
 	r.words.forget(obs.group.UID)
-	return r.Writer.SetFinalizer(ctx, obs.group, false)
+	if err := r.Writer.SetFinalizer(ctx, obs.group, false); err != nil {
+		return err
+	}
+	r.Metrics.Released(metrics.KindGroup, obs.group.UID, r.Clock.Since(obs.group.DeletionTimestamp.Time))
+	return nil
 }
 
 func podReference(group *v1alpha1.WorkerGroup, pod plan.Pod) *corev1.Pod {

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
@@ -60,7 +61,7 @@ func TestReleaseOnce(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			sent := &patches{}
-			r := &Reconciler{Writer: &writer.Writer{Client: sent, Live: &live{group: c.live}}}
+			r := &Reconciler{Writer: &writer.Writer{Client: sent, Live: &live{group: c.live}}, Clock: clock.RealClock{}}
 			if err := r.release(t.Context(), &observation{group: ending("a", v1alpha1.Finalizer)}, plan.Release{}); err != nil || sent.n != c.writes {
 				t.Errorf("%d writes (%v), want %d", sent.n, err, c.writes)
 			}

@@ -31,11 +31,11 @@ type observation struct {
 func observe(ctx context.Context, cache client.Reader, group *v1alpha1.WorkerGroup) (*observation, error) {
 	obs := &observation{group: group}
 	var list corev1.PodList
-	if err := cache.List(ctx, &list, client.InNamespace(group.Namespace), client.MatchingLabels{v1alpha1.LabelGroupUID: string(group.UID)}); err != nil {
+	if err := cache.List(ctx, &list, client.InNamespace(group.Namespace), writer.Naming(group.UID)); err != nil {
 		return nil, err
 	}
 	for _, pod := range list.Items {
-		if writer.OwnedBy(&pod, group.UID) {
+		if writer.OwnedBy(&pod, group.UID) && pod.Labels[v1alpha1.LabelGroupUID] == string(group.UID) {
 			obs.pods = append(obs.pods, pod)
 		}
 	}
@@ -55,6 +55,7 @@ func (o *observation) input(now time.Time) plan.Input {
 	in := plan.Input{Now: now, Group: plan.Group{
 		Deleting: o.group.DeletionTimestamp != nil,
 		Draining: o.group.Spec.DrainRequest != nil,
+		Lost:     o.group.Spec.DrainRequest != nil && o.group.Spec.DrainRequest.Cause == v1alpha1.DrainCauseNodeLost,
 		PodUID:   o.group.Spec.PodUID,
 		Forced:   o.forced,
 		ForceAt:  forceAt(o.group),

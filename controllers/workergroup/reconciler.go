@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/metrics"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
 )
@@ -43,6 +44,8 @@ type Reconciler struct {
 	Events      events.EventRecorder
 	Clock       clock.PassiveClock
 	RouterImage string
+	// Metrics counts starts, ends and refusals; nil counts nothing.
+	Metrics *metrics.Metrics
 
 	words lastWord
 }
@@ -62,7 +65,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 
 func (r *Reconciler) groupsOf(ctx context.Context, pool client.Object) []reconcile.Request {
 	var list v1alpha1.WorkerGroupList
-	if err := r.Writer.Client.List(ctx, &list, client.InNamespace(pool.GetNamespace()), client.MatchingLabels{v1alpha1.LabelPoolUID: string(pool.GetUID())}); err != nil {
+	if err := r.Writer.Client.List(ctx, &list, client.InNamespace(pool.GetNamespace()), writer.Naming(pool.GetUID())); err != nil {
 		return nil
 	}
 	requests := make([]reconcile.Request, 0, len(list.Items))

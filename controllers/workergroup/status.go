@@ -35,7 +35,14 @@ func (r *Reconciler) writeStatus(ctx context.Context, obs *observation, refused 
 	if sameStatus(next, was) {
 		return nil
 	}
-	return r.Writer.ApplyStatus(ctx, obs.group.UID, obs.group, &next, v1alpha1.FieldManagerOperator)
+	if err := r.Writer.ApplyStatus(ctx, obs.group.UID, obs.group, &next, v1alpha1.FieldManagerOperator); err != nil {
+		return err
+	}
+	started := !meta.IsStatusConditionTrue(was.Conditions, v1alpha1.ConditionRouterReady) && meta.IsStatusConditionTrue(next.Conditions, v1alpha1.ConditionRouterReady)
+	if pod := current(obs); started && pod != nil {
+		r.Metrics.PodReady(obs.group.UID, pod.UID, now.Sub(pod.CreationTimestamp.Time))
+	}
+	return nil
 }
 
 func sameStatus(a, b ownStatus) bool {
@@ -64,8 +71,8 @@ func computeStatus(obs *observation, refused *refusal, now time.Time) ownStatus 
 		set.Put(kind, conditions.Status(ok), reason, message)
 	}
 	ready, readyReason, readyMessage := routerReady, reason, message
-	if loop := crashLoop(group); loop != nil {
-		ready, readyReason, readyMessage = false, loop.Reason, loop.Message
+	if trouble := workersTrouble(group); trouble != nil && (routerReady || reason == v1alpha1.ReasonRouterStarting || reason == v1alpha1.ReasonRouterUnreachable) {
+		ready, readyReason, readyMessage = false, trouble.Reason, trouble.Message
 	} else if routerReady {
 		ready, readyReason, readyMessage = workersState(group)
 	}
@@ -75,13 +82,16 @@ func computeStatus(obs *observation, refused *refusal, now time.Time) ownStatus 
 	put(v1alpha1.ConditionReady, ready, readyReason, readyMessage)
 	put(v1alpha1.ConditionRouterReady, routerReady, reason, message)
 	if d := group.Spec.DrainRequest; d != nil {
-		put(v1alpha1.ConditionDraining, true, v1alpha1.ReasonDraining,
-			fmt.Sprintf("no new sessions since %s; what is left ends at %s (%s)", stamp(d.StartedAt), stamp(d.Deadline), d.Cause))
+		until := "what is left ends at " + stamp(d.Deadline)
+		if d.Held() {
+			until = "it ends when nothing is left"
+		}
+		put(v1alpha1.ConditionDraining, true, v1alpha1.ReasonDraining, fmt.Sprintf("no new sessions since %s; %s (%s)", stamp(d.StartedAt), until, d.Cause))
 	}
 	if refused != nil {
 		put(v1alpha1.ConditionStalled, true, refused.reason, refused.message)
-	} else if loop := crashLoop(group); loop != nil && group.DeletionTimestamp == nil {
-		put(v1alpha1.ConditionStalled, true, loop.Reason, loop.Message)
+	} else if group.DeletionTimestamp == nil && (readyReason == v1alpha1.ReasonCrashLooping || stuckReasons[readyReason]) {
+		put(v1alpha1.ConditionStalled, true, readyReason, readyMessage)
 	}
 	out := ownStatus{ObservedGeneration: group.Generation, Conditions: set.List()}
 	if pod != nil {
@@ -119,16 +129,18 @@ func routerState(group *v1alpha1.WorkerGroup, pod *corev1.Pod, refused *refusal)
 	case pod.DeletionTimestamp != nil:
 		return false, v1alpha1.ReasonRouterUnreachable, fmt.Sprintf("pod %s is ending", pod.Name)
 	}
-	if reason, message := podProblem(pod); reason != "" {
+	was := group.Status.Router
+	served := was != nil && was.PodUID == pod.UID && was.ReadyWorkers > 0
+	if reason, message := podProblem(pod, served); reason != "" {
 		return false, reason, message
 	}
 	if !routerStarted(pod) {
-		return false, v1alpha1.ReasonPodPending, fmt.Sprintf("pod %s is starting", pod.Name)
+		return false, v1alpha1.ReasonPodPending, fmt.Sprintf("pod %s is starting; if it stays so, a volume cannot be mounted (kubectl describe pod %s)", pod.Name, pod.Name)
 	}
-	if was := group.Status.Router; was != nil && was.PodUID == pod.UID && was.ReadyWorkers > 0 {
+	if served {
 		return false, v1alpha1.ReasonRouterUnreachable, fmt.Sprintf("the router of pod %s does not answer (kubectl logs %s -c router)", pod.Name, pod.Name)
 	}
-	return false, v1alpha1.ReasonRouterStarting, fmt.Sprintf("the router of pod %s waits for its first worker", pod.Name)
+	return false, v1alpha1.ReasonRouterStarting, fmt.Sprintf("the router of pod %s waits for its first worker (kubectl logs %s -c %s)", pod.Name, pod.Name, v1alpha1.WorkerContainer)
 }
 
 // workersState says what the router says; it is asked only while its word counts.
@@ -137,24 +149,24 @@ func workersState(group *v1alpha1.WorkerGroup) (bool, string, string) {
 	wanted := group.Spec.Workers
 	switch {
 	case router == nil || router.PodUID != group.Spec.PodUID:
-		return false, v1alpha1.ReasonRouterStarting, "the router has not reported yet"
+		return false, v1alpha1.ReasonRouterStarting, fmt.Sprintf("the router of group %s has not reported yet", group.Name)
 	case router.ReadyWorkers >= wanted && wanted == 0:
-		return true, v1alpha1.ReasonScaledToZero, "no worker is wanted"
+		return true, v1alpha1.ReasonScaledToZero, fmt.Sprintf("no worker of group %s is wanted", group.Name)
 	case router.ReadyWorkers >= wanted:
 		return true, v1alpha1.ReasonWorkersReady, fmt.Sprintf("%d of %d workers ready", router.ReadyWorkers, wanted)
 	default:
-		return false, v1alpha1.ReasonWorkersStarting, fmt.Sprintf("%d of %d workers not ready", wanted-router.ReadyWorkers, wanted)
+		return false, v1alpha1.ReasonWorkersStarting, fmt.Sprintf("%d of %d workers of group %s not ready yet", wanted-router.ReadyWorkers, wanted, group.Name)
 	}
 }
 
-// crashLoop is the router's word that workers die again and again; nil when they do not. It counts while the pod is not Ready, too: a worker
-// that never becomes ready is what keeps it from being Ready.
-func crashLoop(group *v1alpha1.WorkerGroup) *metav1.Condition {
+// workersTrouble is the router's word that workers end before they are ready, or die again and again; nil when they do not. It counts while
+// the pod is not Ready, too: a worker that never becomes ready is what keeps it from being Ready.
+func workersTrouble(group *v1alpha1.WorkerGroup) *metav1.Condition {
 	if r := group.Status.Router; r == nil || r.PodUID == "" || r.PodUID != group.Spec.PodUID {
 		return nil
 	}
 	c := meta.FindStatusCondition(group.Status.Conditions, v1alpha1.ConditionWorkersReady)
-	if c == nil || c.Status != metav1.ConditionFalse || c.Reason != v1alpha1.ReasonCrashLooping {
+	if c == nil || c.Status != metav1.ConditionFalse || (c.Reason != v1alpha1.ReasonCrashLooping && c.Reason != v1alpha1.ReasonWorkersFailing) {
 		return nil
 	}
 	return c
@@ -162,7 +174,7 @@ func crashLoop(group *v1alpha1.WorkerGroup) *metav1.Condition {
 
 func terminating(obs *observation) string {
 	if len(obs.pods) == 0 {
-		return "checking that no pod is left"
+		return fmt.Sprintf("checking that no pod of group %s is left", obs.group.Name)
 	}
 	pod := &obs.pods[0]
 	node := pod.Spec.NodeName

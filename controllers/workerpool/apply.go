@@ -6,16 +6,26 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/metrics"
+	"github.com/snakepit-k8s/snakepit/controllers/nodes"
+	"github.com/snakepit-k8s/snakepit/controllers/seeded"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/resources"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
 )
+
+// errNodeBack: the API server says that a node is well, which the cache shows as lost.
+var errNodeBack = errors.New("the node is back")
 
 // errLeft: the API server still knows children of a pool that the cache shows without any.
 var errLeft = errors.New("objects of the pool are left")
@@ -33,7 +43,7 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 		case plan.CreateGroup:
 			err = r.createGroup(ctx, obs, a)
 		case plan.UpdateGroup:
-			err = r.applyGroup(ctx, obs, a.Group, nil)
+			err = r.updateGroup(ctx, obs, a)
 		case plan.DrainGroup:
 			err = r.drainGroup(ctx, obs, a)
 		case plan.DeleteGroup:
@@ -47,7 +57,8 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 			err = fmt.Errorf("bug: unknown action %T", action)
 		}
 		if writer.Refused(err) {
-			return fmt.Sprintf("the API server refused a part of pool %s: %v. Change the quota, the policy or the operator's rights; it is tried again", obs.pool.Name, err), nil
+			r.Metrics.Refused(kindOf(action))
+			return fmt.Sprintf("the API server refused a part of pool %s: %v. Change the quota, policy or webhook that it names, or the operator's rights; it is tried again", obs.pool.Name, err), nil
 		}
 		if err != nil {
 			return "", err
@@ -77,6 +88,8 @@ func makeChild(pool *v1alpha1.WorkerPool, kind plan.Kind, groups []string) clien
 		return resources.MakeRole(pool, groups)
 	case plan.RoleBinding:
 		return resources.MakeRoleBinding(pool)
+	case plan.PodDisruptionBudget:
+		return resources.MakePodDisruptionBudget(pool)
 	default:
 		return resources.MakeService(pool)
 	}
@@ -92,6 +105,8 @@ func emptyChild(pool *v1alpha1.WorkerPool, c plan.Child) client.Object {
 		obj = &rbacv1.Role{}
 	case plan.RoleBinding:
 		obj = &rbacv1.RoleBinding{}
+	case plan.PodDisruptionBudget:
+		obj = &policyv1.PodDisruptionBudget{}
 	default:
 		obj = &corev1.Service{}
 	}
@@ -108,6 +123,7 @@ func (r *Reconciler) createGroup(ctx context.Context, obs *observation, a plan.C
 	if err := r.Writer.Create(ctx, obs.pool.UID, group); err != nil {
 		return err
 	}
+	r.memory.Made(group.UID)
 	r.event(obs.pool, group, corev1.EventTypeNormal, v1alpha1.EventGroupCreated, "CreateGroup", "created group %s: %s", group.Name, a.Reason)
 	return nil
 }
@@ -141,13 +157,50 @@ func (r *Reconciler) applyGroup(ctx context.Context, obs *observation, g plan.Gr
 	return r.Writer.Apply(ctx, obs.pool.UID, want, map[string]any{"metadata": metadata, "spec": spec}, v1alpha1.FieldManagerOperator)
 }
 
+func (r *Reconciler) updateGroup(ctx context.Context, obs *observation, a plan.UpdateGroup) error {
+	if err := r.applyGroup(ctx, obs, a.Group, nil); err != nil {
+		return err
+	}
+	r.event(obs.pool, reference(obs, a.Group), corev1.EventTypeNormal, v1alpha1.EventGroupUpdated, "UpdateGroup",
+		"group %s follows the pool, with %d workers: %s", a.Group.Name, obs.pool.Spec.Workers, a.Reason)
+	return nil
+}
+
 func (r *Reconciler) drainGroup(ctx context.Context, obs *observation, a plan.DrainGroup) error {
 	request := &v1alpha1.DrainRequest{StartedAt: metav1.NewTime(a.Started), Deadline: metav1.NewTime(a.Deadline), Cause: a.Cause}
+	lost := a.Cause == v1alpha1.DrainCauseNodeLost
+	if lost {
+		if err := r.stillDown(ctx, a.Group.Node.Name); err != nil {
+			return err
+		}
+	}
 	if err := r.applyGroup(ctx, obs, a.Group, request); err != nil {
 		return err
 	}
-	r.event(obs.pool, reference(obs, a.Group), corev1.EventTypeNormal, v1alpha1.EventDrainStarted, "DrainGroup",
-		"group %s takes no new sessions; what is left ends at %s (%s)", a.Group.Name, stamp(request.Deadline), a.Cause)
+	group := reference(obs, a.Group)
+	switch {
+	case lost:
+		r.event(obs.pool, group, corev1.EventTypeWarning, v1alpha1.EventNodeLost, "DrainGroup",
+			"node %s is not Ready since %s: group %s gets a successor, and its sessions are lost; its processes may still run there",
+			a.Group.Node.Name, stamp(metav1.NewTime(a.Group.Node.DownSince)), a.Group.Name)
+	case a.Group.Drain == nil:
+		r.event(obs.pool, group, corev1.EventTypeNormal, v1alpha1.EventDrainStarted, "DrainGroup", "group %s takes no new sessions; %s", a.Group.Name, drainEnd(obs, a.Group.UID, request))
+	}
+	return nil
+}
+
+// stillDown asks the API server itself whether a node is down: what follows cannot be taken back.
+func (r *Reconciler) stillDown(ctx context.Context, name string) error {
+	var node corev1.Node
+	if err := r.Writer.Live.Get(ctx, types.NamespacedName{Name: name}, &node); err != nil {
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
+	}
+	if nodes.DownSince(&node).IsZero() {
+		return fmt.Errorf("%w: %s", errNodeBack, name)
+	}
 	return nil
 }
 
@@ -158,7 +211,7 @@ func (r *Reconciler) deleteGroup(ctx context.Context, obs *observation, a plan.D
 	}
 	if a.Late {
 		r.event(obs.pool, group, corev1.EventTypeWarning, v1alpha1.EventDrainTimeout, "DeleteGroup",
-			"group %s was not drained by its deadline; its sessions are lost", a.Group.Name)
+			"group %s was not drained by its deadline; %s", a.Group.Name, leftOf(obs, a.Group.UID))
 	}
 	r.event(obs.pool, group, corev1.EventTypeNormal, v1alpha1.EventGroupDeleted, "DeleteGroup", "deleted group %s: %s", a.Group.Name, a.Reason)
 	return nil
@@ -173,33 +226,41 @@ func (r *Reconciler) release(ctx context.Context, pool *v1alpha1.WorkerPool) err
 	lists := []client.ObjectList{
 		&v1alpha1.WorkerGroupList{}, &corev1.PodList{}, &corev1.ServiceList{}, &corev1.ServiceAccountList{}, &rbacv1.RoleList{}, &rbacv1.RoleBindingList{},
 	}
+	if r.WatchNodes {
+		lists = append(lists, &policyv1.PodDisruptionBudgetList{})
+	}
+	live := r.Writer.Live
+	if seeded.CachedRelease {
+		live = r.Writer.Client
+	}
 	for _, list := range lists {
-		if err := r.Writer.Live.List(ctx, list, client.InNamespace(pool.Namespace), client.MatchingLabels{v1alpha1.LabelPoolUID: string(pool.UID)}, client.Limit(1)); err != nil {
+		if err := live.List(ctx, list, client.InNamespace(pool.Namespace), client.MatchingLabels{v1alpha1.LabelPoolUID: string(pool.UID)}, client.Limit(1)); err != nil {
 			return err
 		}
-		if n := itemCount(list); n > 0 {
+		if meta.LenList(list) > 0 {
 			return fmt.Errorf("%w: %T", errLeft, list)
 		}
 	}
-	return r.Writer.SetFinalizer(ctx, pool, false)
+	if err := r.Writer.SetFinalizer(ctx, pool, false); err != nil {
+		return err
+	}
+	r.Metrics.Released(metrics.KindPool, pool.UID, r.Clock.Since(pool.DeletionTimestamp.Time))
+	return nil
 }
 
-func itemCount(list client.ObjectList) int {
-	switch l := list.(type) {
-	case *v1alpha1.WorkerGroupList:
-		return len(l.Items)
-	case *corev1.PodList:
-		return len(l.Items)
-	case *corev1.ServiceList:
-		return len(l.Items)
-	case *corev1.ServiceAccountList:
-		return len(l.Items)
-	case *rbacv1.RoleList:
-		return len(l.Items)
-	case *rbacv1.RoleBindingList:
-		return len(l.Items)
+// kindOf is the kind of object that an action writes.
+func kindOf(action plan.Action) string {
+	switch a := action.(type) {
+	case plan.EnsureChild:
+		return string(a.Child.Kind)
+	case plan.DeleteChild:
+		return string(a.Child.Kind)
+	case plan.DeletePod:
+		return metrics.KindPod
+	case plan.AddFinalizer, plan.Release:
+		return metrics.KindPool
 	}
-	return 0
+	return metrics.KindGroup
 }
 
 func reference(obs *observation, g plan.Group) *v1alpha1.WorkerGroup {

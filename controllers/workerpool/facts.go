@@ -32,16 +32,15 @@ type facts struct {
 	router   verdict
 	adapter  *metav1.Condition
 	stalled  verdict
-	draining string
-	// ending is what a deletion waits for; overdue is when it has waited too long.
-	ending  string
-	overdue time.Time
+	draining drains
+	// ending is what a deletion waits for; again is when the passing of time alone says something new; zero for never.
+	ending string
+	again  time.Time
 }
 
 // gather reads the groups: counts into out, the rest into facts.
 func gather(obs *observation, out *v1alpha1.WorkerPoolStatus, now time.Time) facts {
-	f := facts{router: verdict{false, v1alpha1.ReasonRouterStarting, "no group serves yet"}}
-	var draining []string
+	f := facts{router: verdict{false, v1alpha1.ReasonRouterStarting, fmt.Sprintf("no group of pool %s serves yet", obs.pool.Name)}}
 	for i := range obs.groups {
 		g := &obs.groups[i]
 		if trusted(g) {
@@ -50,17 +49,15 @@ func gather(obs *observation, out *v1alpha1.WorkerPoolStatus, now time.Time) fac
 			out.Sessions += g.Status.Router.Sessions
 		}
 		if g.DeletionTimestamp != nil || g.Spec.DrainRequest != nil {
-			draining = append(draining, ending(g))
-			if message := blocked(obs.pool, g, now); message != "" {
-				f.stalled = verdict{true, v1alpha1.ReasonCleanupBlocked, message}
-			} else if g.DeletionTimestamp != nil {
-				f.overdue = overdue(g)
-			}
+			f.draining.add(obs, g, now)
+			f.wait(obs, g, now)
 		} else if g.Spec.Revision == obs.revision && f.active == nil {
 			f.active = g
 		}
 	}
-	f.draining = strings.Join(draining, "; ")
+	if f.active == nil {
+		f.router = f.draining.inactive(obs, f.router)
+	}
 	if names := taken(obs); names != "" {
 		f.stalled = verdict{true, v1alpha1.ReasonNameTaken, names}
 	}
@@ -70,7 +67,7 @@ func gather(obs *observation, out *v1alpha1.WorkerPoolStatus, now time.Time) fac
 	if f.active != nil {
 		f.describe(obs, out)
 	}
-	f.ending = f.draining
+	f.ending = f.draining.text()
 	if f.ending == "" && len(obs.orphans) > 0 {
 		f.ending = fmt.Sprintf("pod %s, whose group is gone", obs.orphans[0].Name)
 	}
@@ -84,10 +81,13 @@ func (f *facts) describe(obs *observation, out *v1alpha1.WorkerPoolStatus) {
 	if trusted(g) {
 		f.ready = g.Status.Router.ReadyWorkers
 		out.ReadyWorkers = f.ready
-		f.reached = len(obs.groups) == 1 && resources.GroupMatches(wanted(obs, g), g) && g.Status.Router.ObservedGeneration >= g.Generation
+		f.reached = len(obs.groups) == 1+len(f.draining.lost) && resources.GroupMatches(wanted(obs, g), g) && g.Status.Router.ObservedGeneration >= g.Generation
 	}
 	if c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionRouterReady); c != nil {
 		f.router = verdict{c.Status == metav1.ConditionTrue, c.Reason, c.Message}
+	}
+	if at := obs.places[g.UID]; !f.router.ok && !at.node.DownSince.IsZero() {
+		f.router = verdict{false, v1alpha1.ReasonRouterUnreachable, nodeDown(obs.pool, at)}
 	}
 	if c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionStalled); c != nil && c.Status == metav1.ConditionTrue && !f.stalled.ok {
 		f.stalled = verdict{true, c.Reason, c.Message}
@@ -116,25 +116,41 @@ func (f *facts) available(pool *v1alpha1.WorkerPool) verdict {
 	missing := want - f.ready
 	switch {
 	case f.active == nil || !f.router.ok:
+		// A worker that never becomes ready is what keeps the router from being so.
+		if why := f.failing(want); f.router.reason == v1alpha1.ReasonRouterStarting && why != "" {
+			return verdict{false, v1alpha1.ReasonWorkersFailing, why}
+		}
 		return verdict{false, f.router.reason, f.router.message}
 	case !trusted(f.active):
 		return verdict{false, v1alpha1.ReasonRouterStarting, fmt.Sprintf("the router of pod %s has not reported yet", f.active.Status.PodName)}
 	case want == 0:
-		return verdict{true, v1alpha1.ReasonScaledToZero, "no worker is wanted; set spec.workers to start some"}
+		return verdict{true, v1alpha1.ReasonScaledToZero, fmt.Sprintf("no worker of pool %s is wanted; set spec.workers to start some", pool.Name)}
 	case missing <= 0:
 		return verdict{true, v1alpha1.ReasonWorkersReady, fmt.Sprintf("%d of %d workers ready", f.ready, want)}
 	}
-	for _, w := range f.active.Status.Router.Workers {
-		if w.State == v1alpha1.WorkerFailed && w.LastError != "" {
-			why := w.LastError
-			if w.LastExit != nil && w.LastExit.Reason.NextStep() != "" {
-				why += "; " + w.LastExit.Reason.NextStep()
-			}
-			return verdict{false, v1alpha1.ReasonWorkersFailing, fmt.Sprintf("%d of %d workers not ready: worker %s/%d: %s (kubectl logs %s -c %s)",
-				missing, want, f.active.Status.PodName, w.Slot, why, f.active.Status.PodName, v1alpha1.WorkerContainer)}
-		}
+	if why := f.failing(want); why != "" {
+		return verdict{false, v1alpha1.ReasonWorkersFailing, why}
 	}
-	return verdict{false, v1alpha1.ReasonWorkersStarting, fmt.Sprintf("%d of %d workers not ready", missing, want)}
+	return verdict{false, v1alpha1.ReasonWorkersStarting, fmt.Sprintf("%d of %d workers of pod %s not ready yet", missing, want, f.active.Status.PodName)}
+}
+
+// failing names a worker that ended before it was ready, why, and the next step; empty when there is none. It counts while the pod is not Ready.
+func (f *facts) failing(want int32) string {
+	if f.active == nil || !sameRouter(f.active) {
+		return ""
+	}
+	pod := f.active.Status.PodName
+	for _, w := range f.active.Status.Router.Workers {
+		if w.State != v1alpha1.WorkerFailed || w.LastError == "" {
+			continue
+		}
+		why := w.LastError
+		if w.LastExit != nil && w.LastExit.Reason.NextStep() != "" {
+			why += "; " + w.LastExit.Reason.NextStep()
+		}
+		return fmt.Sprintf("%d of %d workers not ready: worker %s/%d: %s (kubectl logs %s -c %s)", want-f.ready, want, pod, w.Slot, why, pod, v1alpha1.WorkerContainer)
+	}
+	return ""
 }
 
 // recycling says what became of the annotation that asks for fresh processes; no reason when there is nothing to say.
@@ -156,18 +172,15 @@ func (f *facts) readiness(pool *v1alpha1.WorkerPool, set *conditions.Set, availa
 	switch {
 	case pool.DeletionTimestamp != nil:
 		if pool.Annotations[v1alpha1.AnnotationForceCleanup] == string(pool.UID) {
-			return verdict{false, v1alpha1.ReasonCleanupForced, "cleanup is forced; processes may still run where the Events say. Left: " + f.ending}, time.Time{}
+			return verdict{false, v1alpha1.ReasonCleanupForced, fmt.Sprintf("cleanup of pool %s is forced; processes may still run where the Events say. Left: %s", pool.Name, f.ending)}, time.Time{}
 		}
 		return verdict{false, v1alpha1.ReasonTerminating, terminating(pool, f.ending)}, time.Time{}
 	case f.router.ok && available.ok && f.stalled.reason != v1alpha1.ReasonCrashLooping:
 		return available, time.Time{}
 	}
 	bad := available
-	switch {
-	case f.stalled.ok:
+	if f.stalled.ok {
 		bad = f.stalled
-	case !f.router.ok:
-		bad = f.router
 	}
 	was := set.Old(v1alpha1.ConditionReady)
 	if was == nil || was.Status != metav1.ConditionTrue || was.ObservedGeneration != pool.Generation {
@@ -186,38 +199,13 @@ func (f *facts) readiness(pool *v1alpha1.WorkerPool, set *conditions.Set, availa
 // terminating says what is left, since when, and how to force: a stable text, because it is written on change only.
 func terminating(pool *v1alpha1.WorkerPool, left string) string {
 	if left == "" {
-		left = "checking that nothing is left"
+		left = "the check that nothing is left"
 	}
-	return fmt.Sprintf("deleted at %s, waiting for: %s. %s", stamp(*pool.DeletionTimestamp), left, howToForce(pool))
+	return fmt.Sprintf("pool %s was deleted at %s, waiting for: %s. %s", pool.Name, stamp(*pool.DeletionTimestamp), left, howToForce(pool))
 }
 
 func howToForce(pool *v1alpha1.WorkerPool) string {
 	return fmt.Sprintf("To force: kubectl annotate wpool %s %s=%s", pool.Name, v1alpha1.AnnotationForceCleanup, pool.UID)
-}
-
-// ending says what a group that ends waits for.
-func ending(g *v1alpha1.WorkerGroup) string {
-	if g.DeletionTimestamp != nil {
-		if c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionReady); c != nil && c.Reason == v1alpha1.ReasonTerminating {
-			return fmt.Sprintf("group %s: %s", g.Name, c.Message)
-		}
-		return fmt.Sprintf("group %s, deleted at %s", g.Name, stamp(*g.DeletionTimestamp))
-	}
-	d := g.Spec.DrainRequest
-	return fmt.Sprintf("group %s drains since %s, until %s at the latest (%s)", g.Name, stamp(d.StartedAt), stamp(d.Deadline), d.Cause)
-}
-
-// blocked says that a group's pod is left although its own grace has passed.
-func blocked(pool *v1alpha1.WorkerPool, g *v1alpha1.WorkerGroup, now time.Time) string {
-	if g.DeletionTimestamp == nil || now.Before(overdue(g)) {
-		return ""
-	}
-	return fmt.Sprintf("%s. Its node may be lost (kubectl get nodes). %s", ending(g), howToForce(pool))
-}
-
-// overdue is when a deleted group's pod should be gone.
-func overdue(g *v1alpha1.WorkerGroup) time.Time {
-	return g.DeletionTimestamp.Add(drainTimeout(g) + 2*v1alpha1.CleanupTailSeconds*time.Second)
 }
 
 func taken(obs *observation) string {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,6 +26,8 @@ type observation struct {
 	revision string
 	groups   []v1alpha1.WorkerGroup
 	used     map[int]bool
+	// places say where the groups' pods are, by the group's UID.
+	places   map[types.UID]place
 	orphans  []corev1.Pod
 	children []plan.Child
 	role     []string
@@ -41,29 +44,77 @@ func (r *Reconciler) observe(ctx context.Context, pool *v1alpha1.WorkerPool) (*o
 	}
 	obs := &observation{pool: pool, revision: revision, used: map[int]bool{}}
 	var groups v1alpha1.WorkerGroupList
-	if err := r.Writer.Client.List(ctx, &groups, client.InNamespace(pool.Namespace)); err != nil {
+	if err := r.Writer.Client.List(ctx, &groups, client.InNamespace(pool.Namespace), writer.Naming(pool.UID)); err != nil {
 		return nil, err
 	}
 	alive := map[string]bool{}
 	for _, group := range groups.Items {
-		if n, ok := resources.GroupOrdinal(pool.Name, revision, group.Name); ok {
-			obs.used[n] = true
-		}
-		if writer.OwnedBy(&group, pool.UID) {
+		if writer.OwnedBy(&group, pool.UID) && r.memory.Knows(group.UID) {
 			obs.groups = append(obs.groups, group)
 			alive[string(group.UID)] = true
 		}
 	}
-	var pods corev1.PodList
-	if err := r.Writer.Client.List(ctx, &pods, client.InNamespace(pool.Namespace), client.MatchingLabels{v1alpha1.LabelPoolUID: string(pool.UID)}); err != nil {
+	if err := r.observeNames(ctx, obs); err != nil {
 		return nil, err
 	}
-	for _, pod := range pods.Items {
-		if !alive[pod.Labels[v1alpha1.LabelGroupUID]] {
-			obs.orphans = append(obs.orphans, pod)
+	var pods corev1.PodList
+	if err := r.Writer.Client.List(ctx, &pods, client.InNamespace(pool.Namespace), writer.Naming(pool.UID)); err != nil {
+		return nil, err
+	}
+	ofGroup := map[types.UID][]*corev1.Pod{}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		if pod.Labels[v1alpha1.LabelPoolUID] != string(pool.UID) {
+			continue
 		}
+		group := pod.Labels[v1alpha1.LabelGroupUID]
+		if !alive[group] {
+			obs.orphans = append(obs.orphans, *pod)
+			continue
+		}
+		ofGroup[types.UID(group)] = append(ofGroup[types.UID(group)], pod)
+	}
+	if obs.places, err = r.observePlaces(ctx, obs.groups, ofGroup); err != nil {
+		return nil, err
 	}
 	return obs, r.observeChildren(ctx, obs)
+}
+
+// observeNames finds which names of the current revision's groups are in use, whoever owns the group: as many as are in a row.
+func (r *Reconciler) observeNames(ctx context.Context, obs *observation) error {
+	for n := 0; ; n++ {
+		var group v1alpha1.WorkerGroup
+		key := types.NamespacedName{Namespace: obs.pool.Namespace, Name: resources.GroupName(obs.pool.Name, obs.revision, n)}
+		err := r.Writer.Client.Get(ctx, key, &group)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		obs.used[n] = true
+	}
+}
+
+// childLook is what to look for of one object beside the groups.
+type childLook struct {
+	kind    plan.Kind
+	name    string
+	have    client.Object
+	wanted  bool
+	matches func() bool
+	// wrong says that it cannot be made right by applying what is wanted, and must be made anew; nil for never.
+	wrong func() bool
+}
+
+func lookForBudget(pool *v1alpha1.WorkerPool) childLook {
+	want, have := resources.MakePodDisruptionBudget(pool), &policyv1.PodDisruptionBudget{}
+	return childLook{
+		plan.PodDisruptionBudget, pool.Name, have, want != nil,
+		func() bool { return resources.PodDisruptionBudgetMatches(want, have) },
+		// The API server allows only one of the two, and what another manager set stays with an apply.
+		func() bool { return have.Spec.MaxUnavailable != nil },
+	}
 }
 
 func (r *Reconciler) observeChildren(ctx context.Context, obs *observation) error {
@@ -74,17 +125,14 @@ func (r *Reconciler) observeChildren(ctx context.Context, obs *observation) erro
 	service := &corev1.Service{}
 	wantAccount := resources.MakeServiceAccount(pool)
 	access := resources.AccessName(pool.Name)
-	look := []struct {
-		kind    plan.Kind
-		name    string
-		have    client.Object
-		wanted  bool
-		matches func() bool
-	}{
-		{plan.ServiceAccount, access, account, wantAccount != nil, func() bool { return resources.ServiceAccountMatches(wantAccount, account) }},
-		{plan.Role, access, role, true, func() bool { return resources.RoleMatches(resources.MakeRole(pool, roleGroups(role)), role) }},
-		{plan.RoleBinding, access, binding, true, func() bool { return resources.RoleBindingMatches(resources.MakeRoleBinding(pool), binding) }},
-		{plan.Service, pool.Name, service, true, func() bool { return resources.ServiceMatches(resources.MakeService(pool), service) }},
+	look := []childLook{
+		{plan.ServiceAccount, access, account, wantAccount != nil, func() bool { return resources.ServiceAccountMatches(wantAccount, account) }, nil},
+		{plan.Role, access, role, true, func() bool { return resources.RoleMatches(resources.MakeRole(pool, roleGroups(role)), role) }, nil},
+		{plan.RoleBinding, access, binding, true, func() bool { return resources.RoleBindingMatches(resources.MakeRoleBinding(pool), binding) }, nil},
+		{plan.Service, pool.Name, service, true, func() bool { return resources.ServiceMatches(resources.MakeService(pool), service) }, nil},
+	}
+	if r.WatchNodes {
+		look = append(look, lookForBudget(pool))
 	}
 	for _, l := range look {
 		found, err := r.find(ctx, types.NamespacedName{Namespace: pool.Namespace, Name: l.name}, l.have, l.wanted && pool.DeletionTimestamp == nil)
@@ -100,7 +148,7 @@ func (r *Reconciler) observeChildren(ctx context.Context, obs *observation) erro
 			child.State = plan.Absent
 		case !writer.OwnedBy(l.have, pool.UID):
 			child.State = plan.Taken
-		case !l.wanted:
+		case !l.wanted || (l.wrong != nil && l.wrong()):
 			child.State, child.UID = plan.Unwanted, l.have.GetUID()
 		case l.matches():
 			child.State, child.UID = plan.Matching, l.have.GetUID()
@@ -163,12 +211,19 @@ func (o *observation) input(now time.Time) plan.Input {
 			Revision:     o.revision,
 			UsedOrdinals: o.used,
 			RoleGroups:   o.role,
+
+			Hold:          o.pool.Spec.Drain.OnDeadline == v1alpha1.DrainHold,
+			FailoverAfter: failoverAfter(o.pool),
 		},
 		Children:  o.children,
 		GroupName: func(n int) string { return resources.GroupName(o.pool.Name, o.revision, n) },
 	}
+	_, in.Pool.DrainAsked = resources.DrainAsked(o.pool)
 	for i := range o.groups {
 		g := &o.groups[i]
+		at := o.places[g.UID]
+		marked := g.Spec.DrainRequest != nil
+		rechosen := seeded.RechosenVictims && marked && g.Spec.Revision == o.revision
 		ordinal, _ := resources.GroupOrdinal(o.pool.Name, g.Spec.Revision, g.Name)
 		planned := plan.Group{
 			Name: g.Name, UID: g.UID, Revision: g.Spec.Revision, Ordinal: ordinal,
@@ -176,10 +231,11 @@ func (o *observation) input(now time.Time) plan.Input {
 			DrainTimeout: drainTimeout(g),
 			Reachable:    reachable(g),
 			Drained:      trusted(g) && g.Status.Router.Drained,
-			Matching:     resources.GroupMatches(wanted(o, g), g),
+			Matching:     !rechosen && resources.GroupMatches(wanted(o, g), g),
+			Node:         at.node, Runs: at.runs, Serving: at.serving,
 		}
-		if g.Spec.DrainRequest != nil {
-			planned.Drain = &plan.Drain{Deadline: g.Spec.DrainRequest.Deadline.Time}
+		if d := g.Spec.DrainRequest; marked && !rechosen {
+			planned.Drain = &plan.Drain{Started: d.StartedAt.Time, Deadline: d.Deadline.Time, Cause: d.Cause, Held: d.Held()}
 		}
 		in.Groups = append(in.Groups, planned)
 	}

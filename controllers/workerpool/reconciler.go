@@ -6,14 +6,24 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/metrics"
+	"github.com/snakepit-k8s/snakepit/controllers/nodes"
+	"github.com/snakepit-k8s/snakepit/controllers/seeded"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
 )
@@ -23,6 +33,8 @@ import (
 // +kubebuilder:rbac:groups=snakepit.dev,resources=workerpools/status,verbs=get;patch
 // +kubebuilder:rbac:groups=snakepit.dev,resources=workerpools/finalizers,verbs=update
 // +kubebuilder:rbac:groups="",resources=services;serviceaccounts,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
 // +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=roles;rolebindings,verbs=get;list;watch;create;patch;delete
 
 const (
@@ -39,19 +51,67 @@ type Reconciler struct {
 	Writer *writer.Writer
 	Events events.EventRecorder
 	Clock  clock.PassiveClock
+	// Metrics counts starts, ends and refusals; nil counts nothing.
+	Metrics *metrics.Metrics
+	// WatchNodes lets it act on cordoned and lost nodes, and guard pods from eviction.
+	WatchNodes bool
+
+	memory seeded.Memory
 }
 
 // SetupWithManager registers the controller.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Options) error {
-	return ctrl.NewControllerManagedBy(mgr).
+	build := ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.WorkerPool{}).
 		Owns(&v1alpha1.WorkerGroup{}).
 		Owns(&corev1.Service{}).
 		Owns(&corev1.ServiceAccount{}).
 		Owns(&rbacv1.Role{}).
 		Owns(&rbacv1.RoleBinding{}).
-		WithOptions(options).
-		Complete(r)
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(poolOf), builder.WithPredicates(placed())).
+		WithOptions(options)
+	if r.WatchNodes {
+		build = build.Owns(&policyv1.PodDisruptionBudget{}).
+			Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(r.poolsOn), builder.WithPredicates(nodes.Changed()))
+	}
+	return build.Complete(r)
+}
+
+// poolOf is the pool that a pod names.
+func poolOf(_ context.Context, pod client.Object) []reconcile.Request {
+	name := pod.GetLabels()[v1alpha1.LabelPool]
+	if name == "" {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: pod.GetNamespace(), Name: name}}}
+}
+
+// placed passes the changes of pods that a pool's plan depends on and that its group does not tell: the node it came to, and whether the Service
+// leads to it.
+func placed() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		DeleteFunc:  func(event.DeleteEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			was, okWas := e.ObjectOld.(*corev1.Pod)
+			now, okNow := e.ObjectNew.(*corev1.Pod)
+			return okWas && okNow && (was.Spec.NodeName != now.Spec.NodeName || was.Labels[v1alpha1.LabelServing] != now.Labels[v1alpha1.LabelServing])
+		},
+	}
+}
+
+// poolsOn are the pools with a pod on the node.
+func (r *Reconciler) poolsOn(ctx context.Context, node client.Object) []reconcile.Request {
+	var pods corev1.PodList
+	if err := r.Writer.Client.List(ctx, &pods, client.MatchingFields{nodes.PodsByNode: node.GetName()}); err != nil {
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range pods.Items {
+		requests = append(requests, poolOf(ctx, &pods.Items[i])...)
+	}
+	return requests
 }
 
 // Reconcile looks once at a pool: observe, plan, apply, status.
@@ -94,7 +154,7 @@ func (r *Reconciler) settle(ctx context.Context, result ctrl.Result, err error) 
 	if err == nil {
 		return result, nil
 	}
-	if errors.Is(err, errLeft) || writer.Ended(err) || errors.Is(err, writer.ErrTaken) {
+	if errors.Is(err, errLeft) || errors.Is(err, errNodeBack) || writer.Ended(err) || errors.Is(err, writer.ErrTaken) {
 		ctrl.LoggerFrom(ctx).V(1).Info("looking again", "because", err.Error())
 		return ctrl.Result{RequeueAfter: leftAgain}, nil
 	}

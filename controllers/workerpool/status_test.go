@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/plan"
@@ -50,6 +51,40 @@ func draining(o *observation) {
 	o.groups[0].Spec.DrainRequest = &v1alpha1.DrainRequest{StartedAt: metav1.NewTime(now), Deadline: metav1.NewTime(now.Add(time.Minute)), Cause: "Replaced"}
 }
 
+// drainedFor is a drain of this cause that began so long ago.
+func drainedFor(cause string, since, limit time.Duration) func(*observation) {
+	return func(o *observation) {
+		start := now.Add(-since)
+		o.groups[0].Spec.DrainRequest = &v1alpha1.DrainRequest{StartedAt: metav1.NewTime(start), Deadline: metav1.NewTime(start.Add(limit)), Cause: cause}
+	}
+}
+
+func onNode(down bool) func(*observation) {
+	return func(o *observation) {
+		at := place{pod: o.groups[0].Status.PodName, node: plan.Node{Name: "n1"}, runs: true}
+		if down {
+			at.node.DownSince = now.Add(-20 * time.Second)
+		}
+		o.places = map[types.UID]place{"g": at}
+	}
+}
+
+// succeeded puts a group that serves beside the first one.
+func succeeded(o *observation) {
+	next := *o.groups[0].DeepCopy()
+	next.Name, next.UID, next.Spec.DrainRequest, next.DeletionTimestamp = next.Name+"x", "g2", nil, nil
+	o.groups = append(o.groups, next)
+}
+
+func deletedGroup(o *observation) {
+	d := metav1.NewTime(now.Add(-time.Hour))
+	o.groups[0].DeletionTimestamp = &d
+}
+
+func asked(reason string) func(*observation) {
+	return func(o *observation) { o.pool.Annotations = map[string]string{v1alpha1.AnnotationDrain: reason} }
+}
+
 func looping(o *observation) {
 	o.groups[0].Status.Conditions = append(o.groups[0].Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionStalled, Status: metav1.ConditionTrue,
 		Reason: v1alpha1.ReasonCrashLooping, Message: "workers die again and again: worker demo/1: STUCK"})
@@ -73,6 +108,7 @@ func TestStatus(t *testing.T) {
 		name                        string
 		edits                       []func(*observation)
 		ready, reconciling, stalled string
+		draining                    string // not compared when empty
 		message                     string
 		summary                     string
 		again                       time.Time
@@ -80,7 +116,7 @@ func TestStatus(t *testing.T) {
 		{name: "ready", ready: "True/WorkersReady", summary: "2/2", message: "2 of 2 workers ready"},
 		{name: "no group", edits: []func(*observation){func(o *observation) { o.groups = nil }}, ready: "False/RouterStarting", reconciling: "True/Progressing", summary: "0/2"},
 		{name: "router down", edits: []func(*observation){routerDown}, ready: "False/ImagePullFailed", reconciling: "True/Progressing", summary: "0/2", message: "image i:1"},
-		{name: "workers start", edits: []func(*observation){fewer}, ready: "False/WorkersStarting", reconciling: "True/Progressing", summary: "1/2", message: "1 of 2 workers not ready"},
+		{name: "workers start", edits: []func(*observation){fewer}, ready: "False/WorkersStarting", reconciling: "True/Progressing", summary: "1/2", message: "1 of 2 workers of pod "},
 		{name: "workers fail", edits: []func(*observation){fewer, func(o *observation) {
 			o.groups[0].Status.Router.Workers[1] = v1alpha1.WorkerStatus{Slot: 1, State: v1alpha1.WorkerFailed, LastError: "ValueError, app.py:9"}
 		}}, ready: "False/WorkersFailing", reconciling: "True/Progressing", summary: "1/2", message: "/1: ValueError, app.py:9 (kubectl logs"},
@@ -92,7 +128,7 @@ func TestStatus(t *testing.T) {
 		{name: "none wanted", edits: []func(*observation){func(o *observation) {
 			o.pool.Spec.Workers, o.groups[0].Spec.Workers, o.groups[0].Status.Router.ReadyWorkers = 0, 0, 0
 		}}, ready: "True/ScaledToZero", summary: "0/0"},
-		{name: "replaced", edits: []func(*observation){draining}, ready: "False/RouterStarting", reconciling: "True/Replacing", summary: "0/2"},
+		{name: "replaced", edits: []func(*observation){draining}, ready: "False/Draining", reconciling: "True/Replacing", summary: "0/2", message: "group demo-"},
 		{name: "taken", edits: []func(*observation){func(o *observation) {
 			o.groups, o.children = nil, []plan.Child{{Kind: plan.Service, Name: "demo", State: plan.Taken}}
 		}}, ready: "False/NameTaken", stalled: "True/NameTaken", summary: "0/2", message: "Service demo exists and is not this pool's"},
@@ -109,6 +145,23 @@ func TestStatus(t *testing.T) {
 			o.pool.Annotations = map[string]string{v1alpha1.AnnotationForceCleanup: "pool-uid"}
 		}}, ready: "False/CleanupForced", summary: "0/2", message: "may still run"},
 		{name: "deleted", edits: []func(*observation){deleting, draining}, ready: "False/Terminating", summary: "0/2", message: "To force: kubectl annotate wpool demo snakepit.dev/force-cleanup=pool-uid"},
+		{name: "drained at request", edits: []func(*observation){asked("new racks\n"), func(o *observation) { o.groups = nil }}, ready: "False/Drained", summary: "0/2",
+			message: `drained at request ("new racks"). For a fresh group: kubectl annotate wpool demo snakepit.dev/drain-`},
+		{name: "draining at request", edits: []func(*observation){asked("new racks"), drainedFor(v1alpha1.DrainCauseRequested, 0, time.Minute)}, ready: "False/Draining",
+			reconciling: "True/Replacing", draining: "True/Draining", summary: "0/2", message: "(Requested: new racks)"},
+		{name: "node cordoned", edits: []func(*observation){onNode(false), drainedFor(v1alpha1.DrainCauseNodeDrained, 0, time.Minute)}, ready: "False/Draining",
+			reconciling: "True/Replacing", draining: "True/Draining", summary: "0/2", message: "(NodeDrained: node n1)"},
+		{name: "held, before its deadline", edits: []func(*observation){drainedFor(v1alpha1.DrainCauseReplaced, 29*time.Second, v1alpha1.HeldDrain)}, ready: "False/Draining",
+			reconciling: "True/Replacing", draining: "True/Draining", summary: "0/2", message: "it ends when nothing is left"},
+		{name: "held", edits: []func(*observation){drainedFor(v1alpha1.DrainCauseReplaced, 30*time.Second, v1alpha1.HeldDrain)}, ready: "False/Draining",
+			reconciling: "True/Replacing", draining: "True/DrainHeld", summary: "0/2",
+			message: `about 3 sessions and 1 busy workers are left. To end it: kubectl patch wpool demo --type merge -p '{"spec":{"drain":{"onDeadline":"Terminate"}}}'`},
+		{name: "node down", edits: []func(*observation){onNode(true), routerDown}, ready: "False/RouterUnreachable", reconciling: "True/Progressing", summary: "0/2",
+			message: "a successor is made at " + stamp(metav1.NewTime(now.Add(40*time.Second)))},
+		{name: "node lost, the successor serves", edits: []func(*observation){onNode(true), drainedFor(v1alpha1.DrainCauseNodeLost, 0, 0), deletedGroup, succeeded},
+			ready: "True/WorkersReady", draining: "True/NodeLost", summary: "2/2"},
+		{name: "node lost, and the pool deleted", edits: []func(*observation){onNode(true), drainedFor(v1alpha1.DrainCauseNodeLost, 0, 0), deletedGroup, deleting},
+			ready: "False/Terminating", draining: "True/NodeLost", stalled: "True/CleanupBlocked", summary: "0/2", message: "taint node n1 node.kubernetes.io/out-of-service"},
 		{name: "a worker is replaced", edits: []func(*observation){fewer, before(3, metav1.ConditionTrue, now.Add(-2*time.Second))}, ready: "True/Was", summary: "1/2", again: now.Add(4 * time.Second)},
 		{name: "a worker stays away", edits: []func(*observation){fewer, before(3, metav1.ConditionTrue, now.Add(-unreadyAfter))}, ready: "False/WorkersStarting", summary: "1/2"},
 		{name: "a new generation is not ready yet", edits: []func(*observation){fewer, before(2, metav1.ConditionTrue, now)}, ready: "False/WorkersStarting", reconciling: "True/Progressing", summary: "1/2"},
@@ -123,6 +176,11 @@ func TestStatus(t *testing.T) {
 				}
 				if have != want {
 					t.Errorf("%s is %q, want %q", kind, have, want)
+				}
+			}
+			if c.draining != "" {
+				if have := meta.FindStatusCondition(got.Conditions, v1alpha1.ConditionDraining); have == nil || string(have.Status)+"/"+have.Reason != c.draining {
+					t.Errorf("Draining is %+v, want %q", have, c.draining)
 				}
 			}
 			if m := meta.FindStatusCondition(got.Conditions, v1alpha1.ConditionReady).Message; !strings.Contains(m, c.message) {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -72,19 +73,6 @@ func (w *Writer) recognise(ctx context.Context, owner types.UID, obj client.Obje
 	return nil
 }
 
-// OwnedBy says whether obj belongs to the owner with this UID: by its controller reference, or by its label when it has none
-// (kubectl delete --cascade=orphan takes the references away and leaves the labels).
-func OwnedBy(obj metav1.Object, owner types.UID) bool {
-	if by := metav1.GetControllerOf(obj); by != nil {
-		return by.UID == owner
-	}
-	labels := obj.GetLabels()
-	if uid, isPod := labels[v1alpha1.LabelGroupUID]; isPod {
-		return uid == string(owner)
-	}
-	return labels[v1alpha1.LabelPoolUID] == string(owner)
-}
-
 // Apply changes what manager owns of the object with this UID to exactly fields. An object that is gone is not made again.
 func (w *Writer) Apply(ctx context.Context, owner types.UID, have client.Object, fields map[string]any, manager string) error {
 	u, err := w.configuration(have, fields)
@@ -126,6 +114,9 @@ func (w *Writer) configuration(have client.Object, fields map[string]any) (*unst
 	u.SetNamespace(have.GetNamespace())
 	u.SetName(have.GetName())
 	u.SetUID(have.GetUID())
+	if seeded.ApplyWithoutUID {
+		u.SetUID("")
+	}
 	return u, nil
 }
 
@@ -196,6 +187,16 @@ func Ended(err error) bool {
 }
 
 // Refused says that the API server understood a write and does not allow it: quota, policy, missing rights, or an object that is not valid.
+// An admission webhook may answer with any code, and one that cannot be reached counts too: somebody must repair it.
 func Refused(err error) bool {
-	return !Ended(err) && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err))
+	return !Ended(err) && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || byAdmission(err))
+}
+
+func byAdmission(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return false
+	}
+	said := status.Status().Message
+	return strings.Contains(said, "denied the request") || strings.Contains(said, "denied request") || strings.Contains(said, "failed calling webhook")
 }

@@ -25,6 +25,9 @@ func end(in Input, p *Plan) {
 	forced := in.Group.Forced || (!in.Group.ForceAt.IsZero() && !in.Now.Before(in.Group.ForceAt))
 	left := 0
 	for _, pod := range in.Pods {
+		if in.Group.Lost && pod.Serving && !pod.Ended && !forced {
+			p.do(SetServing{Pod: pod, Reason: "its successor serves"})
+		}
 		switch {
 		case forced && pod.Killed:
 			continue
@@ -67,7 +70,7 @@ func keep(in Input, p *Plan) {
 		return
 	}
 	for _, pod := range in.Pods {
-		if serving := pod.UID == in.Group.PodUID; serving != pod.Serving && !pod.Ended {
+		if serving := pod.UID == in.Group.PodUID && !in.Group.Lost; serving != pod.Serving && !pod.Ended {
 			p.do(SetServing{Pod: pod, Serving: serving, Reason: "the Service follows spec.podUID"})
 		}
 	}

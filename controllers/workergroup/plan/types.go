@@ -14,6 +14,8 @@ type Group struct {
 	Finalizer bool
 	Deleting  bool
 	Draining  bool
+	// Lost: the group was given up with its node; a successor serves, and the Service must not lead to this one.
+	Lost bool
 	// PodUID is the only pod that may serve.
 	PodUID types.UID
 	// ForceAt is when a deletion that is not finished is forced; Forced says that it was asked for now.

@@ -3,7 +3,6 @@ package plan
 import (
 	"slices"
 	"sort"
-	"time"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 )
@@ -53,29 +52,33 @@ func end(in Input, p *Plan) {
 	}
 }
 
-// keep has one group of the current revision serve. Others end first: Recreate.
+// keep has one group of the current revision serve. Others end first: Recreate. Only a group that is lost with its node is not waited for.
 func keep(in Input, p *Plan) {
 	var active *Group
 	var names []string
+	room := !in.Pool.DrainAsked
 	for i := range in.Groups {
 		g := &in.Groups[i]
 		names = append(names, g.Name)
-		switch {
-		case g.Deleting || g.Drain != nil:
+		if giveUp(in, g, p) {
+			room = false
+			continue
+		}
+		if g.Deleting || g.Drain != nil {
 			finish(in, *g, p)
-		case g.Revision != in.Pool.Revision || active != nil:
-			if g.Reachable {
-				p.do(drain(in, *g, v1alpha1.DrainCauseReplaced))
-			} else {
-				p.do(DeleteGroup{Group: *g, Reason: "it is replaced, and nothing runs in it that could be drained"})
-			}
-		default:
+			room = room && g.fenced()
+			continue
+		}
+		room = false
+		if cause, reason := causeToEnd(in, g, active != nil); cause != "" {
+			retire(in, g, cause, reason, p)
+		} else {
 			active = g
 		}
 	}
 	orphans(in, p)
 	next := -1
-	if len(in.Groups) == 0 {
+	if room {
 		next = freeOrdinal(in.Pool.UsedOrdinals)
 		names = append(names, in.GroupName(next))
 	}
@@ -97,34 +100,15 @@ func children(in Input, names []string, p *Plan) {
 		case Different:
 			p.do(EnsureChild{Child: c, Groups: names, Reason: "it differs from what the pool needs"})
 		case Unwanted:
-			if len(in.Groups) <= 1 {
-				p.do(DeleteChild{Child: c, Reason: "the template names another"})
+			// Groups that end still use the account of before.
+			if c.Kind == PodDisruptionBudget || len(in.Groups) <= 1 {
+				p.do(DeleteChild{Child: c, Reason: "the pool does not need it any more"})
 			}
 		case Matching:
 			if c.Kind == Role && !slices.Equal(names, in.Pool.RoleGroups) {
 				p.do(EnsureChild{Child: c, Groups: names, Reason: "the groups changed"})
 			}
 		}
-	}
-}
-
-func drain(in Input, g Group, cause string) DrainGroup {
-	started := in.Now.Truncate(time.Second)
-	return DrainGroup{Group: g, Started: started, Deadline: started.Add(g.DrainTimeout), Cause: cause}
-}
-
-// finish deletes a draining group as soon as nothing is left to wait for.
-func finish(in Input, g Group, p *Plan) {
-	switch {
-	case g.Deleting:
-	case !g.Reachable:
-		p.do(DeleteGroup{Group: g, Reason: "nothing runs in it that could be drained"})
-	case g.Drained:
-		p.do(DeleteGroup{Group: g, Reason: "it is drained"})
-	case !in.Now.Before(g.Drain.Deadline):
-		p.do(DeleteGroup{Group: g, Reason: "drain.timeout passed", Late: true})
-	default:
-		p.lookAt(g.Drain.Deadline)
 	}
 }
 

@@ -17,10 +17,11 @@ type Kind string
 
 // The objects beside the groups, in the order in which they are made.
 const (
-	ServiceAccount Kind = "ServiceAccount"
-	Role           Kind = "Role"
-	RoleBinding    Kind = "RoleBinding"
-	Service        Kind = "Service"
+	ServiceAccount      Kind = "ServiceAccount"
+	Role                Kind = "Role"
+	RoleBinding         Kind = "RoleBinding"
+	Service             Kind = "Service"
+	PodDisruptionBudget Kind = "PodDisruptionBudget"
 )
 
 // State of an object beside the groups.
@@ -51,7 +52,20 @@ type Child struct {
 
 // Drain is a drain that was asked for.
 type Drain struct {
+	Started  time.Time
 	Deadline time.Time
+	Cause    string
+	// Held means: the deadline is v1alpha1.HeldDrain away.
+	Held bool
+}
+
+// Node is what is known of the node of a group's pod. The zero value is a node that is well, or not known.
+type Node struct {
+	Name string
+	// Cordoned: no new pod may come, and the group's pod does not say that it may all the same.
+	Cordoned bool
+	// DownSince is when it stopped being Ready; zero while it is.
+	DownSince time.Time
 }
 
 // Group is what the planner needs to know of a group.
@@ -69,6 +83,12 @@ type Group struct {
 	Reachable bool
 	// Matching means: the live settings are the pool's.
 	Matching bool
+	// Node of the pod that serves, or shall serve.
+	Node Node
+	// Runs: a pod of the group exists whose containers have not all ended.
+	Runs bool
+	// Serving: a pod of the group carries the label that the pool's Service selects.
+	Serving bool
 }
 
 // Pod is a pod whose group is gone.
@@ -85,6 +105,12 @@ type Pool struct {
 	Revision  string
 	// UsedOrdinals of the current revision's names, whoever owns them.
 	UsedOrdinals map[int]bool
+	// DrainAsked: the annotation that drains the pool is there.
+	DrainAsked bool
+	// Hold: what is left at a drain's deadline stays.
+	Hold bool
+	// FailoverAfter is how long a node may be down before its groups are replaced.
+	FailoverAfter time.Duration
 	// RoleGroups are the groups that the role names now.
 	RoleGroups []string
 }
@@ -131,7 +157,7 @@ type UpdateGroup struct {
 	Reason string
 }
 
-// DrainGroup asks a group to end. The mark stays: later plans keep to it.
+// DrainGroup asks a group to end. The mark stays: later plans keep to it, or bring its deadline nearer.
 type DrainGroup struct {
 	Group    Group
 	Started  time.Time

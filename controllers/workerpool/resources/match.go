@@ -5,6 +5,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
@@ -34,6 +35,11 @@ func ServiceMatches(want, have *corev1.Service) bool {
 	return have.Spec.Type == want.Spec.Type &&
 		equality.Semantic.DeepEqual(want.Spec.Selector, have.Spec.Selector) &&
 		equality.Semantic.DeepEqual(want.Spec.Ports, ports)
+}
+
+// PodDisruptionBudgetMatches compares how many pods must stay, which, and what is allowed of those that are not Ready.
+func PodDisruptionBudgetMatches(want, have *policyv1.PodDisruptionBudget) bool {
+	return metaMatches(want, have) && equality.Semantic.DeepEqual(want.Spec, have.Spec)
 }
 
 // ServiceAccountMatches compares whether tokens are mounted.

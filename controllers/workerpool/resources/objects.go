@@ -2,6 +2,7 @@ package resources
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -23,6 +24,7 @@ func MakeGroup(pool *v1alpha1.WorkerPool, revision string, ordinal int) *v1alpha
 			LiveSettings: Live(pool),
 		},
 	}
+	group.Spec.Drain.OnDeadline = "" // the pool's word counts, and it may change
 	// One that cannot be read is said in the pool's status.
 	group.Spec.RecycleRequest, _ = RecycleRequest(pool)
 	group.Labels[v1alpha1.LabelRevision] = revision
@@ -59,6 +61,24 @@ func MakeService(pool *v1alpha1.WorkerPool) *corev1.Service {
 				Port:        v1alpha1.PortGRPC,
 				TargetPort:  intstr.FromString(v1alpha1.PortNameGRPC),
 			}},
+		},
+	}
+}
+
+// MakePodDisruptionBudget refuses the eviction of the pod that serves: the operator drains it and deletes it itself. A number is what works for
+// pods whose owner is not one of Kubernetes' own kinds: with anything else every eviction fails. A pod that is not Ready may be evicted. There is
+// none for a pool without workers.
+func MakePodDisruptionBudget(pool *v1alpha1.WorkerPool) *policyv1.PodDisruptionBudget {
+	if pool.Spec.Workers == 0 {
+		return nil
+	}
+	return &policyv1.PodDisruptionBudget{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "policy/v1", Kind: "PodDisruptionBudget"},
+		ObjectMeta: childMeta(pool, pool.Name),
+		Spec: policyv1.PodDisruptionBudgetSpec{
+			MinAvailable:               ptr.To(intstr.FromInt32(1)),
+			Selector:                   &metav1.LabelSelector{MatchLabels: map[string]string{v1alpha1.LabelPoolUID: string(pool.UID), v1alpha1.LabelServing: "true"}},
+			UnhealthyPodEvictionPolicy: ptr.To(policyv1.AlwaysAllow),
 		},
 	}
 }

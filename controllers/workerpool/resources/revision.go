@@ -33,6 +33,10 @@ func Revision(settings *v1alpha1.PodSettings) (string, error) {
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return "", err
 	}
+	if drain, ok := fields["drain"].(map[string]any); ok {
+		// The operator follows it while the group lives.
+		delete(drain, "onDeadline")
+	}
 	for name, value := range defaults {
 		if same(fields[name], value) {
 			delete(fields, name)

@@ -1,0 +1,219 @@
+package scale
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/test/fixture"
+)
+
+const (
+	// users act at the same time.
+	users = 8
+	// still is how long nothing may be written before a step counts as done.
+	still = 3 * time.Second
+	// rest is the window at rest, and after a restart, in which nothing may be written.
+	rest = 10 * time.Second
+	// patience for one step of one pool; a step of n pools has n times that, and a minute.
+	patience = time.Second
+)
+
+// cost of one size.
+type cost struct {
+	n                         int
+	create, change, remove    time.Duration
+	created, changed, removed usage
+	atRest, restarted         usage
+	perThousand               float64 // bytes of heap for 1,000 pools with a pod each
+}
+
+// TestR15 makes pools, changes them, leaves them alone, restarts the operator beside them and deletes them.
+func TestR15(t *testing.T) {
+	sizes := sizes(t)
+	kubelet, err := fixture.StartKubelet(server.Config, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = kubelet.Stop() })
+	var costs []cost
+	for _, n := range sizes {
+		t.Run(fmt.Sprintf("%d pools", n), func(t *testing.T) { costs = append(costs, measure(t, n)) })
+	}
+	if t.Failed() {
+		return
+	}
+	report(t, costs)
+}
+
+func sizes(t *testing.T) []int {
+	t.Helper()
+	text := os.Getenv("SCALE")
+	if text == "" {
+		text = "25,100"
+	}
+	var found []int
+	for _, part := range strings.Split(text, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(part))
+		if err != nil || n < 1 || n > 5000 {
+			t.Fatalf("SCALE=%q: give it numbers of pools from 1 to 5000, such as 100,200,500,1000", text)
+		}
+		found = append(found, n)
+	}
+	return found
+}
+
+// crowd is n pools in one namespace.
+type crowd struct {
+	n         int
+	namespace string
+	seen      cache.Cache
+}
+
+func measure(t *testing.T, n int) cost {
+	c, result := newCrowd(t, n), cost{n: n}
+	op := startOperator(t, kubeconfig, c.namespace)
+	empty := op.heap(t)
+	step := func(what string, act func(i int) error, done func(*v1alpha1.WorkerPool) bool, all int) (time.Duration, usage) {
+		before, began := op.used(t), time.Now()
+		c.all(t, act)
+		took := c.await(t, what, began, done, all)
+		settle(t, op)
+		return took, op.used(t).minus(before)
+	}
+	result.create, result.created = step("ready", func(i int) error {
+		return server.Client.Create(t.Context(), fixture.NewPool(c.namespace, name(i), 2))
+	}, ready, n)
+	result.perThousand = (float64(op.heap(t)) - float64(empty)) / float64(n) * 1000
+	result.atRest = quiet(t, op)
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"queue":{"maxLength":77}}}`))
+	result.change, result.changed = step("changed", func(i int) error {
+		return server.Client.Patch(t.Context(), fixture.NewPool(c.namespace, name(i), 2), patch)
+	}, ready, n)
+	if err := op.stop(); err != nil {
+		t.Fatal(err)
+	}
+	op = startOperator(t, kubeconfig, c.namespace)
+	started := op.used(t)
+	result.restarted = quiet(t, op)
+	if w := started.Writes + started.Events; w > 0 {
+		t.Errorf("%d writes at a start beside %d pools", w, n)
+	}
+	result.remove, result.removed = step("gone", func(i int) error {
+		return server.Client.Delete(t.Context(), fixture.NewPool(c.namespace, name(i), 2))
+	}, func(*v1alpha1.WorkerPool) bool { return false }, 0)
+	if left, err := fixture.Leftovers(t.Context(), server.Client, c.namespace); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v (%v)", left, err)
+	}
+	if err := op.stop(); err != nil {
+		t.Error(err)
+	}
+	return result
+}
+
+func name(i int) string { return fmt.Sprintf("pool-%d", i) }
+
+func newCrowd(t *testing.T, n int) *crowd {
+	t.Helper()
+	namespace, err := server.Namespace(t.Context(), "scale")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, err := cache.New(server.Config, cache.Options{Scheme: server.Client.Scheme(), DefaultNamespaces: map[string]cache.Config{namespace: {}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- seen.Start(ctx) }()
+	t.Cleanup(func() { stop(); <-ended })
+	return &crowd{n: n, namespace: namespace, seen: seen}
+}
+
+// all has each pool's user act.
+func (c *crowd) all(t *testing.T, act func(i int) error) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for u := range users {
+		wg.Go(func() {
+			for i := u; i < c.n; i += users {
+				if err := act(i); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// await looks until there are so many pools, each as it shall be, and returns how long that took.
+func (c *crowd) await(t *testing.T, what string, began time.Time, done func(*v1alpha1.WorkerPool) bool, want int) time.Duration {
+	t.Helper()
+	fixture.Eventually(t, time.Minute+time.Duration(c.n)*patience, fmt.Sprintf("%d pools are %s", c.n, what), func() error {
+		var pools v1alpha1.WorkerPoolList
+		if err := c.seen.List(t.Context(), &pools, client.UnsafeDisableDeepCopy); err != nil {
+			return err
+		}
+		finished := 0
+		for i := range pools.Items {
+			if done(&pools.Items[i]) {
+				finished++
+			}
+		}
+		if finished < want || len(pools.Items) != want {
+			return fmt.Errorf("%d of %d", finished, len(pools.Items))
+		}
+		return nil
+	})
+	return time.Since(began)
+}
+
+func ready(pool *v1alpha1.WorkerPool) bool {
+	c := meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady)
+	return c != nil && c.Status == "True" && c.ObservedGeneration == pool.Generation &&
+		meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReconciling) == nil
+}
+
+// settle waits until the operator has stopped writing.
+func settle(t *testing.T, op *operator) {
+	t.Helper()
+	last, since := op.used(t), time.Now()
+	fixture.Eventually(t, time.Minute, "the operator stops writing", func() error {
+		if now := op.used(t); now.Writes+now.Events != last.Writes+last.Events {
+			last, since = now, time.Now()
+		}
+		if passed := time.Since(since); passed < still {
+			return fmt.Errorf("it wrote %s ago", passed.Round(time.Millisecond))
+		}
+		return nil
+	})
+}
+
+// quiet fails at the first write in the window.
+func quiet(t *testing.T, op *operator) usage {
+	t.Helper()
+	before := op.used(t)
+	end := time.NewTimer(rest)
+	defer end.Stop()
+	<-end.C
+	used := op.used(t).minus(before)
+	if used.Writes+used.Events > 0 {
+		t.Errorf("at rest for %s, and the operator wrote %d times, and %d Events", rest, used.Writes, used.Events)
+	}
+	return used
+}
