@@ -201,12 +201,13 @@ func (s *story) nodeLeftovers() error {
 			left = append(left, fmt.Errorf("mounts of pod %s (%s) are left", name, uid))
 		}
 	}
-	rules, err := onNodes("exec", "nft", "list", "ruleset")
+	// The map alone routes; chains that nothing leads to stay until kube-proxy's next change.
+	routes, err := onNodes("exec", "nft", "list", "map", "ip", "kube-proxy", "service-ips")
 	if err != nil {
 		return err
 	}
-	if strings.Contains(rules, s.namespace+"/") {
-		left = append(left, fmt.Errorf("kube-proxy still has rules for Services of %s", s.namespace))
+	if strings.Contains(routes, s.namespace+"/") {
+		left = append(left, fmt.Errorf("kube-proxy still has routes to Services of %s", s.namespace))
 	}
 	return errors.Join(left...)
 }
