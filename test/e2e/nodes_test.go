@@ -108,6 +108,13 @@ func TestNodeLostAndReturned(t *testing.T) {
 	if err := s.nodeLeftoversOf(old)(); err == nil {
 		t.Error("the pod on the lost node has no processes: the node was not only cut off")
 	}
+	// The connection to the lost pod breaks first, which says that a call on it may have run.
+	s.eventually(30*time.Second, "the client has a connection to the successor", func() error {
+		if r := c.try("add", map[string]any{"a": 1, "b": 1}); r.Error != "" {
+			return fmt.Errorf("%s: %s", r.Error, r.Message)
+		}
+		return nil
+	})
 	s.toldLost(c.in("kept"))
 	s.must(s.told(p, v1alpha1.EventNodeLost))
 	s.network("node-return")
