@@ -81,7 +81,7 @@ install: ## Apply the CRDs and the operator (kubectl apply)
 	@hack/install.sh apply
 
 .PHONY: uninstall
-uninstall: ## Delete every pool, then the operator, then the CRDs
+uninstall: ## Delete every pool, then the CRDs, then the operator; refuses when pools do not go
 	@hack/install.sh delete
 
 ##@ Develop
@@ -196,7 +196,11 @@ reliability: ## Write docs/reliability.md from the figures of the fault tests; a
 
 .PHONY: test-e2e
 test-e2e: ## Stories on a real node; needs cluster-up, images and install (make test does all)
-	SNAKEPIT_E2E=1 go test -v -count=1 -timeout 30m ./test/e2e/...
+	FIGURES="$(CURDIR)/out/figures.jsonl" SNAKEPIT_E2E=1 go test -v -count=1 -timeout 30m ./test/e2e/...
+
+.PHONY: test-nodes
+test-nodes: ## A node lost and returned, kubectl drain; needs cluster-up NODES=2, images and install
+	FIGURES="$(CURDIR)/out/figures.jsonl" SNAKEPIT_E2E=1 go test -v -count=1 -timeout 20m -run '^(TestNodeLostAndReturned|TestKubectlDrain)$$' ./test/e2e
 
 .PHONY: clean
 clean: ## Remove build output; caches and clusters stay

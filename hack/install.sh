@@ -1,11 +1,41 @@
 #!/usr/bin/env bash
-# install.sh apply|delete: the CRDs and the operator, with plain kubectl. Uninstalling deletes the pools first, so that nothing is left behind.
+# install.sh apply|delete: the CRDs and the operator, with plain kubectl. Uninstalling deletes pools, then CRDs, then the operator, so that nothing
+# is left behind, and refuses to go on when one of them does not go. UNINSTALL_TIMEOUT is the wait for each, in seconds (300).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 kubectl=${KUBECTL:-kubectl}
 repository=${IMAGE_REPOSITORY:-localhost/snakepit}
+limit=${UNINSTALL_TIMEOUT:-300}
 
 manifests() { "$kubectl" kustomize config/default | sed "s#localhost/snakepit/#${repository}/#g"; }
+
+refuse() {
+  echo "uninstall: $1" >&2
+  exit 1
+}
+
+# The pools and groups of all namespaces, one NAMESPACE/NAME a line.
+pools() {
+  "$kubectl" get workerpools.snakepit.dev,workergroups.snakepit.dev --all-namespaces \
+    -o go-template='{{range .items}}{{.kind}} {{.metadata.namespace}}/{{.metadata.name}}{{"\n"}}{{end}}'
+}
+
+delete_pools() {
+  if ! "$kubectl" get crd workerpools.snakepit.dev >/dev/null 2>&1; then return; fi
+  local left ready
+  left=$(pools)
+  if [ -z "$left" ]; then return; fi
+  ready=$("$kubectl" -n snakepit-system get deployment snakepit-operator --ignore-not-found -o jsonpath='{.status.readyReplicas}' 2>/dev/null || true)
+  if [ "${ready:-0}" = 0 ]; then
+    printf 'uninstall: left are\n%s\n' "$left" >&2
+    refuse "the operator does not run, and only it can end them: make install, then make uninstall again. Without an operator: docs/how-to/cleanup.md"
+  fi
+  echo "uninstall: deleting every WorkerPool first"
+  if ! "$kubectl" delete workerpools.snakepit.dev --all --all-namespaces --timeout="${limit}s" || [ -n "$(pools)" ]; then
+    "$kubectl" get workerpools.snakepit.dev,workergroups.snakepit.dev --all-namespaces -o wide >&2
+    refuse "these do not go (the message says why); the operator stays until they are gone. To force one: docs/how-to/cleanup.md"
+  fi
+}
 
 case "${1:-}" in
   apply)
@@ -16,13 +46,10 @@ case "${1:-}" in
     "$kubectl" -n snakepit-system rollout status deployment/snakepit-operator --timeout=120s
     ;;
   delete)
-    if "$kubectl" get crd workerpools.snakepit.dev >/dev/null 2>&1; then
-      echo "uninstall: deleting every WorkerPool first"
-      "$kubectl" delete workerpools.snakepit.dev --all --all-namespaces --timeout=300s || {
-        echo "uninstall: some pools are still there (kubectl get wpool -A says why); the operator stays until they are gone" >&2
-        exit 1
-      }
-    fi
+    delete_pools
+    # While the operator runs: a pool that was made just now ends as well, and no other can follow.
+    "$kubectl" delete crd workerpools.snakepit.dev workergroups.snakepit.dev --ignore-not-found --timeout="${limit}s" ||
+      refuse "the CRDs do not go; the operator stays until they are gone"
     manifests | "$kubectl" delete --ignore-not-found --wait=true -f -
     ;;
   *)

@@ -58,9 +58,20 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.WorkerGroup{}).
 		Owns(&corev1.Pod{}).
+		// kubectl delete --cascade=orphan takes the reference away; the end of such a pod must still be noticed.
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(groupOf), builder.WithPredicates(writer.Unowned())).
 		Watches(&v1alpha1.WorkerPool{}, handler.EnqueueRequestsFromMapFunc(r.groupsOf), builder.WithPredicates(forced)).
 		WithOptions(options).
 		Complete(r)
+}
+
+// groupOf is the group that a pod names in its labels.
+func groupOf(_ context.Context, pod client.Object) []reconcile.Request {
+	name := pod.GetLabels()[v1alpha1.LabelGroup]
+	if name == "" {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: pod.GetNamespace(), Name: name}}}
 }
 
 func (r *Reconciler) groupsOf(ctx context.Context, pool client.Object) []reconcile.Request {

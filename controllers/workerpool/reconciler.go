@@ -70,6 +70,10 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 		Owns(&rbacv1.RoleBinding{}).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(poolOf), builder.WithPredicates(placed())).
 		WithOptions(options)
+	// kubectl delete --cascade=orphan takes the references away; the end of such a child must still be noticed.
+	for _, child := range []client.Object{&v1alpha1.WorkerGroup{}, &corev1.Service{}, &corev1.ServiceAccount{}, &rbacv1.Role{}, &rbacv1.RoleBinding{}} {
+		build = build.Watches(child, handler.EnqueueRequestsFromMapFunc(poolOf), builder.WithPredicates(writer.Unowned()))
+	}
 	if r.WatchNodes {
 		build = build.Owns(&policyv1.PodDisruptionBudget{}).
 			Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(r.poolsOn), builder.WithPredicates(nodes.Changed()))
@@ -77,13 +81,13 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, options controller.Optio
 	return build.Complete(r)
 }
 
-// poolOf is the pool that a pod names.
-func poolOf(_ context.Context, pod client.Object) []reconcile.Request {
-	name := pod.GetLabels()[v1alpha1.LabelPool]
+// poolOf is the pool that an object names in its labels.
+func poolOf(_ context.Context, obj client.Object) []reconcile.Request {
+	name := obj.GetLabels()[v1alpha1.LabelPool]
 	if name == "" {
 		return nil
 	}
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: pod.GetNamespace(), Name: name}}}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: obj.GetNamespace(), Name: name}}}
 }
 
 // placed passes the changes of pods that a pool's plan depends on and that its group does not tell: the node it came to, and whether the Service

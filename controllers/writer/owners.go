@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 )
@@ -23,6 +24,11 @@ func OwnedBy(obj metav1.Object, owner types.UID) bool {
 		return uid == string(owner)
 	}
 	return labels[v1alpha1.LabelPoolUID] == string(owner)
+}
+
+// Unowned passes objects that no longer name a controller: Owns does not tell of those.
+func Unowned() predicate.Predicate {
+	return predicate.NewPredicateFuncs(func(obj client.Object) bool { return metav1.GetControllerOf(obj) == nil })
 }
 
 // ownerUID is the name of the cache's index of groups and pods.

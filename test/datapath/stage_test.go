@@ -118,7 +118,7 @@ func (s *stage) startSupervisor() {
 	}
 	env := append([]string{
 		"PYTHONPATH=" + path, "SNAKEPIT_SEEDED_BUG=" + seededBug, "SNAKEPIT_BRIDGE=" + s.socket(),
-		"SNAKEPIT_POD_UID=local", "SNAKEPIT_POD_NAME=local", "SNAKEPIT_DRAIN_TIMEOUT=4", "JOURNAL=" + s.journal(),
+		"SNAKEPIT_POD_UID=local", "SNAKEPIT_POD_NAME=local", "SNAKEPIT_DRAIN_TIMEOUT=4", "SNAKEPIT_ORPHAN_TIMEOUT=10", "JOURNAL=" + s.journal(),
 	}, s.env...)
 	s.supervisor = s.start(python(), []string{"-m", "snakepit.supervisor", adapter}, env...)
 }

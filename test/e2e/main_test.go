@@ -67,7 +67,8 @@ func run(m *testing.M) (int, error) {
 		return 1, fmt.Errorf("starting the driver: %w", err)
 	}
 	defer python.stop()
-	return m.Run(), nil
+	code := m.Run()
+	return code, audits.report()
 }
 
 func image(name string) string {
@@ -127,6 +128,8 @@ func startClientPod(ctx context.Context) error {
 	pod := &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{
 		TerminationGracePeriodSeconds: ptr.To[int64](1),
 		AutomountServiceAccountToken:  ptr.To(false),
+		// Stories may lose another node; the client stays where the cluster's DNS is.
+		Affinity: besideDNS(),
 		SecurityContext: &corev1.PodSecurityContext{
 			RunAsNonRoot: ptr.To(true), RunAsUser: ptr.To[int64](65532),
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
@@ -158,6 +161,16 @@ func startClientPod(ctx context.Context) error {
 		}
 		return fmt.Errorf("client pod is %s", pod.Status.Phase)
 	})
+}
+
+func besideDNS() *corev1.Affinity {
+	return &corev1.Affinity{PodAffinity: &corev1.PodAffinity{PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{{
+		Weight: 100,
+		PodAffinityTerm: corev1.PodAffinityTerm{
+			LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": "kube-dns"}},
+			Namespaces:    []string{metav1.NamespaceSystem}, TopologyKey: corev1.LabelHostname,
+		},
+	}}}}
 }
 
 // createWhenAccountExists waits for the namespace's default service account, which a controller makes.

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -14,7 +12,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -218,73 +215,6 @@ func (s *story) gone(p *v1alpha1.WorkerPool, limit time.Duration) {
 		return fmt.Errorf("still there: %s", conditions(p.Status.Conditions))
 	})
 	s.must(s.leftovers())
-}
-
-// leftovers names every object of ours that is still in the namespace.
-func (s *story) leftovers() error {
-	lists := map[string]client.ObjectList{
-		"WorkerPool": &v1alpha1.WorkerPoolList{}, "WorkerGroup": &v1alpha1.WorkerGroupList{}, "Pod": &corev1.PodList{},
-		"Service": &corev1.ServiceList{}, "ServiceAccount": &corev1.ServiceAccountList{},
-		"Role": &rbacv1.RoleList{}, "RoleBinding": &rbacv1.RoleBindingList{},
-	}
-	var left []error
-	for kind, list := range lists {
-		if err := cluster.List(s.ctx, list, client.InNamespace(s.namespace)); err != nil {
-			return err
-		}
-		items, err := meta.ExtractList(list)
-		if err != nil {
-			return err
-		}
-		for _, item := range items {
-			o := item.(client.Object)
-			if kind == "ServiceAccount" && o.GetName() == "default" {
-				continue
-			}
-			left = append(left, fmt.Errorf("%s %s is left", kind, o.GetName()))
-		}
-	}
-	return errors.Join(left...)
-}
-
-// audit ends every story: what the pools made is gone, on the API server and on the node.
-func (s *story) audit() {
-	s.t.Helper()
-	var pools v1alpha1.WorkerPoolList
-	if err := cluster.List(s.ctx, &pools, client.InNamespace(s.namespace)); err == nil {
-		for i := range pools.Items {
-			s.workerPods(&pools.Items[i])
-			_ = cluster.Delete(s.ctx, &pools.Items[i])
-		}
-	}
-	if err := poll(90*time.Second, func() error { return s.leftovers() }); err != nil {
-		s.t.Errorf("audit: %v", err)
-	}
-	if err := deleteNamespace(s.ctx, s.namespace); err != nil {
-		s.t.Errorf("audit: %v", err)
-	}
-	if err := poll(20*time.Second, s.nodeLeftovers); err != nil {
-		s.t.Errorf("audit: %v", err)
-	}
-}
-
-// nodeLeftovers names processes and mounts of the story's pods that are still on the node. Only the local cluster lets the test look.
-func (s *story) nodeLeftovers() error {
-	if os.Getenv("CLUSTER") == "current" {
-		return nil
-	}
-	for _, what := range []string{"processes", "mounts"} {
-		out, err := exec.Command("go", "-C", "../../hack/local-cluster", "run", ".", what).Output()
-		if err != nil {
-			return fmt.Errorf("local-cluster %s: %w", what, err)
-		}
-		for uid, name := range s.pods {
-			if strings.Contains(string(out), string(uid)) {
-				return fmt.Errorf("%s of pod %s (%s) are left on the node", what, name, uid)
-			}
-		}
-	}
-	return nil
 }
 
 // dump prints what a reader of a failed story needs.

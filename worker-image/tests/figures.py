@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-_IDS = {"test_trees.py": "O6", "test_fork_safety.py": "S7b", "test_machine.py": "F6"}
+_IDS = {"test_trees.py": "O6", "test_orphans.py": "O7", "test_fork_safety.py": "S7b", "test_machine.py": "F6"}
 _passed: Counter[str] = Counter()
 _failed: Counter[str] = Counter()
 

@@ -179,14 +179,15 @@ func TaskFolder(root, id string) string {
 	return filepath.Join(root, "run/containerd/io.containerd.runtime.v2.task/k8s.io", id)
 }
 
-// MainProcess gives the host's number of a container's first process.
+// MainProcess gives the host's number of a container's first process; the error
+// is fs.ErrNotExist when the node has no such container.
 func MainProcess(root, id string) (int, error) {
 	if !containerFolder.MatchString(id) {
 		return 0, fmt.Errorf("%q is no container id: 64 hex digits are, as in status.containerStatuses[].containerID after containerd://", id)
 	}
 	content, err := os.ReadFile(filepath.Join(TaskFolder(root, id), "init.pid"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, fmt.Errorf("no container %s runs on the node", id)
+		return 0, fmt.Errorf("no container %s runs on the node: %w", id, err)
 	}
 	if err != nil {
 		return 0, err

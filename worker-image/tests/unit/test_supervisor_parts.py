@@ -36,8 +36,15 @@ def test_bad_adapters(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("text", ["x", "-1", "nan", "inf"])
 def test_bad_drain_timeouts(text: str) -> None:
-    with pytest.raises(options.OptionsError, match="SNAKEPIT_DRAIN_TIMEOUT"):
-        options.parse(["a:B"], {"SNAKEPIT_DRAIN_TIMEOUT": text})
+    for name in ("SNAKEPIT_DRAIN_TIMEOUT", "SNAKEPIT_ORPHAN_TIMEOUT"):
+        with pytest.raises(options.OptionsError, match=name):
+            options.parse(["a:B"], {name: text})
+
+
+def test_workers_in_a_pod_outlive_the_router_without_limit() -> None:
+    assert options.parse(["a:B"], {}).orphan_seconds is None
+    assert options.parse(["a:B"], {"SNAKEPIT_ORPHAN_TIMEOUT": "10"}).orphan_seconds == 10
+    assert options.parse(["a:B"], {"SNAKEPIT_DRAIN_TIMEOUT": "0"}).drain_seconds == 0
 
 
 words = (

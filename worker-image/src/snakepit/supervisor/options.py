@@ -30,6 +30,8 @@ class Options:
     pod_uid: str
     pod_name: str
     drain_seconds: float
+    # Seconds without a router after which the workers end; None in a pod, where they outlive it without limit.
+    orphan_seconds: float | None = None
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
@@ -42,21 +44,30 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
         raise OptionsError(f"{problem}; {USAGE}")
     if rest[:1] == ["--"]:
         rest = rest[1:]
-    text = environment.get("SNAKEPIT_DRAIN_TIMEOUT", "")
-    try:
-        drain_seconds = float(text) if text else DEFAULT_DRAIN_SECONDS
-    except ValueError:
-        drain_seconds = math.nan
-    if not 0 <= drain_seconds < math.inf:
-        raise OptionsError(f"SNAKEPIT_DRAIN_TIMEOUT={text!r} is not a number of seconds, such as 30")
+    drain_seconds = _number(environment, "SNAKEPIT_DRAIN_TIMEOUT")
     return Options(
         adapter=adapter,
         arguments=list(rest),
         bridge=environment.get("SNAKEPIT_BRIDGE", "") or DEFAULT_BRIDGE,
         pod_uid=environment.get("SNAKEPIT_POD_UID", "") or "local",
         pod_name=environment.get("SNAKEPIT_POD_NAME", "") or "local",
-        drain_seconds=drain_seconds,
+        drain_seconds=DEFAULT_DRAIN_SECONDS if drain_seconds is None else drain_seconds,
+        orphan_seconds=_number(environment, "SNAKEPIT_ORPHAN_TIMEOUT"),
     )
+
+
+def _number(environment: Mapping[str, str], name: str) -> float | None:
+    """Return a variable's number of seconds; None when it is not set."""
+    text = environment.get(name, "")
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise OptionsError(f"{name}={text!r} is not a number of seconds, such as 30")
+    return value
 
 
 def seconds(milliseconds: int, default: float) -> float:

@@ -30,6 +30,8 @@ class RouterLink:
         self._obey = obey
         self.sock: socket.socket | None = None
         self.welcome = False
+        # Since when there is no router; None while there is one. The first tick begins it.
+        self.alone_since: float | None = None
         self._decoder = Decoder()
         self._unsent = bytearray()
         # What may only be sent after Welcome.
@@ -45,6 +47,8 @@ class RouterLink:
 
     def tick(self, now: float) -> None:
         """Dial when it is time."""
+        if self.alone_since is None and not self.welcome:
+            self.alone_since = now
         if self.sock is not None or now < self.dial_at:
             return
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -122,6 +126,7 @@ class RouterLink:
         if not self.welcome:
             welcome_of(frame)
             self.welcome = True
+            self.alone_since = None
             self._pause = _FIRST_PAUSE
             self._complained = -_LOG_SECONDS
             logs.write("supervisor", "connected to the router")

@@ -67,6 +67,9 @@ class Supervisor:
             if self._terminated() and self._drain_until is None:
                 self._begin_drain(now)
             self._router.tick(now)
+            if self._orphaned(now) and self._drain_until is None:
+                logs.write("supervisor", "no router came back: ending", seconds=self._options.orphan_seconds)
+                self._begin_drain(now)
             self._adapter.tick(now)
             self._rules.may_start = self._adapter.may_start()
             for action in self._rules.plan(now):
@@ -80,6 +83,11 @@ class Supervisor:
             self._watch.wait(self._timeout(now))
             self._settle(time.monotonic())
 
+    def _orphaned(self, now: float) -> bool:
+        """Whether the router is gone for good. In a pod its container is started again, however long that takes."""
+        limit, since = self._options.orphan_seconds, self._router.alone_since
+        return limit is not None and since is not None and now - since >= limit
+
     def _timeout(self, now: float) -> float:
         times = [
             self._rules.next_wakeup(now),
@@ -89,6 +97,12 @@ class Supervisor:
         ]
         if self._router.sock is None:
             times.append(self._router.dial_at)
+        if (
+            self._options.orphan_seconds is not None
+            and self._router.alone_since is not None
+            and self._drain_until is None
+        ):
+            times.append(self._router.alone_since + self._options.orphan_seconds)
         waits = [_LONGEST_WAIT]
         for worker in self._workers.values():
             times.append(worker.keeper_limit)

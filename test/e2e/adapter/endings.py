@@ -1,0 +1,60 @@
+"""Adapters that make their end hard: trees of processes, and hooks that hang or raise."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from snakepit import tool
+from stories import Stories
+
+_DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
+_TREE = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {_DEAF!r}]).wait()"
+
+
+class Trees(Stories):
+    """Starts processes in every shape that could outlive it."""
+
+    @tool
+    def start_tree(self) -> int:
+        """Start a child with a grandchild, one in a session of its own, a double fork, zombies; count the living."""
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.Popen([sys.executable, "-c", _TREE], **quiet)
+        subprocess.Popen([sys.executable, "-c", _DEAF], start_new_session=True, **quiet)
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                while True:
+                    time.sleep(3600)
+            os._exit(0)
+        for _ in range(10):
+            if os.fork() == 0:
+                os._exit(0)
+        return 4
+
+
+class HangingEnd(Stories):
+    """Never comes back from its hooks."""
+
+    def session_end(self) -> None:
+        """Hang."""
+        time.sleep(3600)
+
+    def teardown(self) -> None:
+        """Hang."""
+        time.sleep(3600)
+
+
+class RaisingEnd(Stories):
+    """Raises in its hooks."""
+
+    def session_end(self) -> None:
+        """Raise."""
+        raise RuntimeError("session_end of the story")
+
+    def teardown(self) -> None:
+        """Raise."""
+        raise RuntimeError("teardown of the story")
