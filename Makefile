@@ -127,6 +127,10 @@ test-python: $(VENV_READY) ## Python tests of worker and client
 test-apiserver: ## Operator and router against a real etcd and kube-apiserver
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" FIGURES="$(CURDIR)/out/figures.jsonl" go test -race -parallel 6 ./test/apiserver/... ./router/membership/...
 
+.PHONY: mutations
+mutations: ## Every accepted value of every property of a pool's spec, there and back (R10); test-apiserver takes one a property
+	FIGURES="$(CURDIR)/out/figures.jsonl" MUTATIONS=all KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" go test -race -count=1 -v -parallel 6 -run TestEveryProperty ./test/apiserver
+
 .PHONY: faults
 faults: ## Crash at every write (R1), on a real API server; FAULTS=all for every point
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" hack/faults.sh

@@ -85,6 +85,10 @@ func TestProblems(t *testing.T) {
 	for _, p := range problems {
 		t.Run(p.name, func(t *testing.T) { s.told(t, p, pools[p.name]) })
 	}
+	extra := 0
+	for _, p := range problems {
+		extra += s.recorder.Pods(pools[p.name].Name) - 1
+	}
 	healing := time.Now()
 	s.must(server.Client.Create(s.ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: fixture.CauseGone}}))
 	for _, p := range problems {
@@ -99,6 +103,8 @@ func TestProblems(t *testing.T) {
 		}
 	}
 	s.healed("problems of pods", len(problems), time.Since(healing))
+	s.must(fixture.AppendFigures([]fixture.Figure{{ID: "R11", Figure: "pods made beyond one for each failing pool", Value: float64(extra), Unit: "pods", Bound: "<=0",
+		OK: extra == 0, Runs: len(problems), Command: "make test-apiserver"}}))
 }
 
 // told looks at what the pool says of its problem, and what it said before.
