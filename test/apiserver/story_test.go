@@ -37,7 +37,7 @@ func TestLifeStory(t *testing.T) {
 		t.Helper()
 		story += step + "\n" + s.newEvents(seen, events)
 	}
-	pool := s.pool("story", 2)
+	pool := s.pool("story", 2, func(p *v1alpha1.WorkerPool) { p.Spec.Drain.Timeout = nil })
 	s.ready(pool)
 	tell("A pool with two workers is created.", 3)
 	s.change(pool, func(p *v1alpha1.WorkerPool) { p.Spec.Workers = 3 })
@@ -218,6 +218,7 @@ func TestRoutersWord(t *testing.T) {
 	s.routerSays(pool, "another-pod")
 	s.expect(pool, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonRouterStarting, "has not reported yet")
 	s.kubeletSays(pod, corev1.ConditionFalse)
+	s.expect(pool, v1alpha1.ConditionRouterReady, metav1.ConditionFalse, v1alpha1.ReasonRouterStarting, "waits for its first worker")
 	s.routerSays(pool, pod.UID)
 	s.expect(pool, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonRouterUnreachable, "router of pod "+pod.Name+" does not answer")
 	s.kubeletSays(pod, corev1.ConditionTrue)
