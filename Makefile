@@ -127,10 +127,6 @@ test-python: $(VENV_READY) ## Python tests of worker and client
 test-apiserver: ## Operator and router against a real etcd and kube-apiserver
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" FIGURES="$(CURDIR)/out/figures.jsonl" go test -race -parallel 6 ./test/apiserver/... ./router/membership/...
 
-.PHONY: mutations
-mutations: ## Every accepted value of every property of a pool's spec, there and back (R10); test-apiserver takes one a property
-	FIGURES="$(CURDIR)/out/figures.jsonl" MUTATIONS=all KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" go test -race -count=1 -v -parallel 6 -run TestEveryProperty ./test/apiserver
-
 .PHONY: faults
 faults: ## Crash at every write (R1), on a real API server; FAULTS=all for every point
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" hack/faults.sh
@@ -146,6 +142,10 @@ soak: $(VENV_READY) ## Mixed load with kills for SOAK (30m): no failure, no grow
 .PHONY: seeded
 seeded: $(VENV_READY) ## Build bugs into the router that its tests must catch
 	@hack/seeded.sh
+
+.PHONY: mutations
+mutations: ## Every accepted value of every property of a pool's spec, there and back (R10); test-apiserver takes one a property
+	FIGURES="$(CURDIR)/out/figures.jsonl" MUTATIONS=all KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" go test -race -count=1 -v -parallel 6 -run TestEveryProperty ./test/apiserver
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZ_TIME (30s) each
