@@ -113,7 +113,9 @@ func eventLines(list []eventsv1.Event) string {
 		text += fmt.Sprintf("  %-7s %s (%s %s%s): %s\n", e.Type, e.Reason, e.Regarding.Kind, e.Regarding.Name, related, e.Note)
 	}
 	text = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:]+Z`).ReplaceAllString(text, "TIME")
-	return regexp.MustCompile(`(story)-[a-z0-9]{8}\b`).ReplaceAllString(text, "$1-REVISION")
+	text = regexp.MustCompile(`(story)-[a-z0-9]{8}\b`).ReplaceAllString(text, "$1-REVISION")
+	// A pod's name may hold a part of its group's UID.
+	return regexp.MustCompile(`(REVISION-\d+)-[0-9a-f]{5}-`).ReplaceAllString(text, "$1-")
 }
 
 // annotate changes nothing else: an update through Go types would write 300s as 5m0s, which is another generation.
