@@ -170,6 +170,10 @@ soak: $(VENV_READY) ## Mixed load with kills for SOAK (30m): no failure, no grow
 seeded: $(VENV_READY) ## Build bugs into the router that its tests must catch
 	@hack/seeded.sh
 
+.PHONY: mutations
+mutations: ## Every accepted value of every property of a pool's spec, there and back (R10); test-apiserver takes one a property
+	FIGURES="$(CURDIR)/out/figures.jsonl" MUTATIONS=all KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" go test -race -count=1 -v -parallel 6 -run TestEveryProperty ./test/apiserver
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZ_TIME (30s) each
 	@FIGURES="$(CURDIR)/out/figures.jsonl" hack/fuzz.sh
