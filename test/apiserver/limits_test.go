@@ -135,6 +135,17 @@ func TestNamespacedInstall(t *testing.T) {
 	}
 }
 
+// The NetworkPolicies are good manifests; no plugin enforces them here.
+func TestNetworkPolicies(t *testing.T) {
+	policies := filepath.Join(fixture.Root(), "config", "network-policy")
+	kubectl(t, "apply", "-f", filepath.Join(fixture.Root(), "config", "manager", "namespace.yaml"))
+	for _, path := range []string{policies, filepath.Join(policies, "pools")} {
+		if out := kubectl(t, "apply", "--dry-run=server", "--validate=strict", "-k", path); !strings.Contains(out, "created") {
+			t.Errorf("%s: %s", path, out)
+		}
+	}
+}
+
 // The account of config/default has a pool's whole life under config/policy, and forges nothing.
 func TestOperatorPolicy(t *testing.T) {
 	t.Parallel()
