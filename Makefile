@@ -129,6 +129,10 @@ lint: $(VENV_READY) ## Lint Go (import table included), Python and protobuf
 	$(VENV)/bin/ruff format --check worker-image hack test
 	cd worker-image && ../$(VENV)/bin/mypy
 
+.PHONY: vuln
+vuln: ## Known vulnerabilities in what we call; VULNDB=folder or .tar.xz of the database, else the online one
+	@hack/vuln.sh
+
 ##@ Test (parts of make test)
 .PHONY: test-unit
 test-unit: ## Go unit and property tests, with the race detector

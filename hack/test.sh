@@ -31,6 +31,7 @@ e2e() {
 stage "python environment" make venv
 stage "generated files" make verify
 stage "lint" make lint
+stage "known vulnerabilities" make vuln
 stage "python tests" make test-python
 stage "go unit tests" make test-unit
 stage "alerts and dashboard" make test-monitoring

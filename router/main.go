@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/go-logr/zapr"
 	"go.uber.org/zap"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/router/admin"
 )
 
 // version is set by the linker.
@@ -74,6 +76,13 @@ func parseOptions(args []string) (options, error) {
 const localPod = "local"
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "prestop" {
+		if err := prestop(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "router prestop:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	o, err := parseOptions(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		return
@@ -99,4 +108,14 @@ func main() {
 		log.Error(err, "router ends")
 		os.Exit(1)
 	}
+}
+
+// prestop is `router prestop`, the container's preStop hook: it asks the router beside it to drain.
+func prestop(args []string) error {
+	f := flag.NewFlagSet("router prestop", flag.ContinueOnError)
+	dir := f.String("state-dir", v1alpha1.RouterStateDir, "the router's --state-dir")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	return admin.AskPreStop(context.Background(), filepath.Join(*dir, admin.PreStopSocket))
 }

@@ -117,7 +117,7 @@ func (r *router) prestop() {
 func (r *router) ready() bool { return r.pool.Facts().Ready }
 
 // sockets are what the router listens on.
-type sockets struct{ callers, admin, profiles, workers net.Listener }
+type sockets struct{ callers, admin, profiles, workers, preStop net.Listener }
 
 func (r *router) listen() (s sockets, err error) {
 	defer func() {
@@ -140,12 +140,17 @@ func (r *router) listen() (s sockets, err error) {
 	if err = os.MkdirAll(filepath.Dir(r.options.bridgeSocket), 0o755); err != nil {
 		return s, fmt.Errorf("folder of the bridge socket (choose another --bridge-socket): %w", err)
 	}
+	if r.options.config == "" {
+		if s.preStop, err = admin.ListenPreStop(filepath.Join(r.options.stateDir, admin.PreStopSocket)); err != nil {
+			return s, fmt.Errorf("listen for the preStop hook (choose another --state-dir): %w", err)
+		}
+	}
 	s.workers, err = bridge.Listen(r.options.bridgeSocket)
 	return s, err
 }
 
 func (s sockets) close() {
-	for _, l := range []net.Listener{s.callers, s.admin, s.profiles, s.workers} {
+	for _, l := range []net.Listener{s.callers, s.admin, s.profiles, s.workers, s.preStop} {
 		if l != nil {
 			_ = l.Close() // closed by its server already, as a rule
 		}
@@ -160,7 +165,7 @@ func (r *router) run(ctx context.Context) error {
 	}
 	defer s.close()
 	probes, err := admin.New(admin.Config{
-		Listener: s.admin, Ready: r.ready, PreStop: r.prestop, Metrics: r.registry, Log: r.log.WithName("admin"),
+		Listener: s.admin, Ready: r.ready, Metrics: r.registry, Log: r.log.WithName("admin"),
 	})
 	if err != nil {
 		return err
@@ -168,7 +173,7 @@ func (r *router) run(ctx context.Context) error {
 	parts, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var group sync.WaitGroup
-	failed := make(chan error, 6) // one for each part
+	failed := make(chan error, 7) // one for each part
 	start := func(f func() error) {
 		group.Go(func() {
 			if err := f(); err != nil && parts.Err() == nil {
@@ -181,6 +186,9 @@ func (r *router) run(ctx context.Context) error {
 	start(func() error { return r.front.Serve(s.callers) })
 	start(func() error { return r.watch(parts) })
 	start(func() error { return probes.Run(parts) })
+	if s.preStop != nil {
+		start(func() error { return admin.ServePreStop(parts, s.preStop, r.prestop, r.log.WithName("admin")) })
+	}
 	if s.profiles != nil {
 		start(func() error { return serveProfiles(parts, s.profiles) })
 	}

@@ -8,7 +8,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -36,33 +35,28 @@ type Config struct {
 	Listener net.Listener
 	// Ready answers /readyz. It is called for each request and must not block.
 	Ready func() bool
-	// PreStop is called once, in a goroutine of its own, by the first /prestop.
-	PreStop func()
 	// Metrics is what /metrics shows.
 	Metrics prometheus.Gatherer
 	// Log gets the errors of the HTTP server and of metrics.
 	Log logr.Logger
 }
 
-// Server answers /healthz (it listens), /readyz, /metrics and /prestop.
+// Server answers /healthz (it listens), /readyz and /metrics. Whoever reaches it can only read.
 type Server struct {
 	config Config
 	http   *http.Server
-	drain  sync.Once
 }
 
 // New checks the configuration; Run serves.
 func New(config Config) (*Server, error) {
-	if config.Listener == nil || config.Ready == nil || config.PreStop == nil || config.Metrics == nil {
-		return nil, errors.New("admin: Listener, Ready, PreStop and Metrics must be set")
+	if config.Listener == nil || config.Ready == nil || config.Metrics == nil {
+		return nil, errors.New("admin: Listener, Ready and Metrics must be set")
 	}
 	s := &Server{config: config}
 	errorLog := log.New(logWriter{config.Log}, "", 0)
 	routes := http.NewServeMux()
 	routes.HandleFunc("GET /healthz", s.healthz)
 	routes.HandleFunc("GET /readyz", s.readyz)
-	routes.HandleFunc("GET /prestop", s.prestop)
-	routes.HandleFunc("POST /prestop", s.prestop)
 	routes.Handle("GET /metrics", promhttp.HandlerFor(config.Metrics, promhttp.HandlerOpts{
 		ErrorLog:            errorLog,
 		ErrorHandling:       promhttp.ContinueOnError,
@@ -112,15 +106,6 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	answer(w, http.StatusOK, "ok\n")
-}
-
-// prestop answers at once: the kubelet's hook only starts the drain, the grace period bounds it.
-func (s *Server) prestop(w http.ResponseWriter, r *http.Request) {
-	s.drain.Do(func() {
-		s.config.Log.Info("drain asked for by preStop", "from", r.RemoteAddr)
-		go s.config.PreStop()
-	})
-	answer(w, http.StatusOK, "draining\n")
 }
 
 func answer(w http.ResponseWriter, code int, text string) {

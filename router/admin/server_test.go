@@ -24,8 +24,6 @@ func TestMain(m *testing.M) {
 type fixture struct {
 	url, addr string
 	ready     atomic.Bool
-	drains    atomic.Int32
-	hold      chan struct{} // PreStop blocks until it is closed
 	metrics   *prometheus.Registry
 	client    *http.Client
 }
@@ -33,7 +31,7 @@ type fixture struct {
 // start serves until the test ends.
 func start(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{hold: make(chan struct{}), metrics: prometheus.NewRegistry()}
+	f := &fixture{metrics: prometheus.NewRegistry()}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -41,10 +39,7 @@ func start(t *testing.T) *fixture {
 	f.addr = listener.Addr().String()
 	f.url = "http://" + f.addr
 	f.client = &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second}
-	server, err := New(Config{Listener: listener, Ready: f.ready.Load, Metrics: f.metrics, Log: logr.Discard(), PreStop: func() {
-		f.drains.Add(1)
-		<-f.hold
-	}})
+	server, err := New(Config{Listener: listener, Ready: f.ready.Load, Metrics: f.metrics, Log: logr.Discard()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +47,6 @@ func start(t *testing.T) *fixture {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
 	t.Cleanup(func() {
-		close(f.hold)
 		f.client.CloseIdleConnections()
 		cancel()
 		if err := <-ended; err != nil {
@@ -94,12 +88,10 @@ func TestProbes(t *testing.T) {
 	f.ready.Store(true)
 	f.expect(t, "GET", "/readyz", 200, "ok")
 	f.expect(t, "POST", "/healthz", 405, "")
-	f.expect(t, "DELETE", "/prestop", 405, "")
+	f.expect(t, "GET", "/prestop", 404, "")
+	f.expect(t, "POST", "/prestop", 404, "")
 	f.expect(t, "GET", "/", 404, "")
 	f.expect(t, "GET", "/debug/pprof/", 404, "")
-	if f.drains.Load() != 0 {
-		t.Error("drained without being asked to")
-	}
 }
 
 func TestMetrics(t *testing.T) {
@@ -108,21 +100,6 @@ func TestMetrics(t *testing.T) {
 	f.metrics.MustRegister(calls)
 	calls.Add(3)
 	f.expect(t, "GET", "/metrics", 200, "snakepit_router_calls_total 3")
-}
-
-func TestPreStopDrainsOnceAndAnswersAtOnce(t *testing.T) {
-	f := start(t)
-	// The function blocks until the end of the test, so any answer shows that it is not waited for.
-	f.expect(t, "GET", "/prestop", 200, "draining")
-	f.expect(t, "POST", "/prestop", 200, "draining")
-	f.expect(t, "GET", "/prestop", 200, "draining")
-	deadline := time.Now().Add(10 * time.Second)
-	for f.drains.Load() == 0 && time.Now().Before(deadline) {
-		time.Sleep(time.Millisecond)
-	}
-	if got := f.drains.Load(); got != 1 {
-		t.Errorf("drained %d times", got)
-	}
 }
 
 func TestHeadersAreBounded(t *testing.T) {
@@ -144,7 +121,7 @@ func TestHeadersAreBounded(t *testing.T) {
 }
 
 func TestLimitsAreSet(t *testing.T) {
-	server, err := New(Config{Listener: deafListener{}, Ready: func() bool { return true }, PreStop: func() {}, Metrics: prometheus.NewRegistry()})
+	server, err := New(Config{Listener: deafListener{}, Ready: func() bool { return true }, Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +135,7 @@ func TestLimitsAreSet(t *testing.T) {
 }
 
 func TestConfigurationIsChecked(t *testing.T) {
-	if _, err := New(Config{Listener: deafListener{}, Ready: func() bool { return true }, PreStop: func() {}}); err == nil {
+	if _, err := New(Config{Listener: deafListener{}, Ready: func() bool { return true }}); err == nil {
 		t.Error("a server without metrics is made")
 	}
 }

@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
-	"k8s.io/utils/ptr"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 )
@@ -18,6 +17,8 @@ const (
 	reservedVolumePrefix = "snakepit-"
 	reservedKeyPrefix    = "snakepit.dev/"
 	reservedEnvPrefix    = "SNAKEPIT_"
+	// reservedAppArmorPrefix of annotations: the older way to say securityContext.appArmorProfile.
+	reservedAppArmorPrefix = "container.apparmor.security.beta.kubernetes.io/"
 )
 
 // overlay lays the user's template over the pod. The CRD refuses most of what may not be there; what it lets through (an older CRD, a rule that
@@ -126,75 +127,15 @@ func merge[T any](base, patch *T) (*T, error) {
 
 func mergeKeys(into, from map[string]string, path string) error {
 	for key, value := range from {
+		if strings.HasPrefix(key, reservedAppArmorPrefix) {
+			return fmt.Errorf("%s[%s]: use appArmorProfile in a securityContext instead", path, key)
+		}
 		if strings.HasPrefix(key, reservedKeyPrefix) {
 			return fmt.Errorf("%s[%s]: keys under %s are reserved; choose another prefix", path, key, reservedKeyPrefix)
 		}
 		if _, ours := into[key]; !ours {
 			into[key] = value
 		}
-	}
-	return nil
-}
-
-// refused says what of the template cannot be had, with path and next step.
-func refused(spec *v1alpha1.PodTemplateSpec) error {
-	var errs []error
-	for i, v := range spec.Volumes {
-		if strings.HasPrefix(v.Name, reservedVolumePrefix) {
-			errs = append(errs, fmt.Errorf("template.spec.volumes[%d].name: %s is reserved; rename the volume", i, v.Name))
-		}
-	}
-	for _, c := range spec.Containers {
-		errs = append(errs, refusedContainer("containers", &c, c.Name == v1alpha1.WorkerContainer))
-	}
-	for _, c := range spec.InitContainers {
-		errs = append(errs, refusedContainer("initContainers", &c, false))
-	}
-	if s := spec.SecurityContext; s != nil {
-		if !ptr.Deref(s.RunAsNonRoot, true) || ptr.Deref(s.RunAsUser, numericUser) == 0 {
-			errs = append(errs, errors.New("template.spec.securityContext: pods of a pool do not run as root; remove runAsNonRoot: false and runAsUser: 0"))
-		}
-		errs = append(errs, refusedSeccomp("template.spec.securityContext", s.SeccompProfile))
-	}
-	return errors.Join(errs...)
-}
-
-func refusedContainer(list string, c *corev1.Container, worker bool) error {
-	path := fmt.Sprintf("template.spec.%s[%s]", list, c.Name)
-	var errs []error
-	say := func(bad bool, field, what string) {
-		if bad {
-			errs = append(errs, fmt.Errorf("%s.%s: %s", path, field, what))
-		}
-	}
-	say(c.Name == v1alpha1.RouterContainer || (c.Name == v1alpha1.WorkerContainer && !worker), "name", "the name is reserved; rename the container")
-	if worker {
-		owned := c.Image != "" || c.Command != nil || c.Args != nil || c.LivenessProbe != nil || c.ReadinessProbe != nil || c.StartupProbe != nil || c.Lifecycle != nil
-		say(owned, "image", "image, command, args, lifecycle and probes of the worker container belong to the operator; use spec.image, spec.adapter and spec.args")
-	}
-	for _, e := range c.Env {
-		say(strings.HasPrefix(e.Name, reservedEnvPrefix), "env["+e.Name+"]", "variables that start with SNAKEPIT_ are reserved; rename it")
-	}
-	for _, m := range c.VolumeMounts {
-		say(strings.HasPrefix(m.Name, reservedVolumePrefix), "volumeMounts["+m.Name+"]", "the volume is the operator's; declare one of your own")
-		covers := strings.HasPrefix(m.MountPath, "/run/snakepit") || strings.HasPrefix(m.MountPath, v1alpha1.WorkerHome) || strings.HasPrefix(m.MountPath, "/var/run/secrets/kubernetes.io")
-		say(covers, "volumeMounts["+m.Name+"].mountPath", m.MountPath+" belongs to the operator; choose another path")
-	}
-	for _, p := range c.Ports {
-		say(p.ContainerPort == v1alpha1.PortGRPC || p.ContainerPort == v1alpha1.PortAdmin, "ports", fmt.Sprintf("port %d belongs to the router; choose another", p.ContainerPort))
-	}
-	if s := c.SecurityContext; s != nil {
-		weaker := ptr.Deref(s.Privileged, false) || ptr.Deref(s.AllowPrivilegeEscalation, false) || !ptr.Deref(s.RunAsNonRoot, true) ||
-			!ptr.Deref(s.ReadOnlyRootFilesystem, true) || ptr.Deref(s.RunAsUser, numericUser) == 0 || (s.Capabilities != nil && len(s.Capabilities.Add) > 0) || s.ProcMount != nil
-		say(weaker, "securityContext", "containers of a pool run without privileges, as non-root, on a read-only root file system; remove what asks for more")
-		errs = append(errs, refusedSeccomp(path+".securityContext", s.SeccompProfile))
-	}
-	return errors.Join(errs...)
-}
-
-func refusedSeccomp(path string, profile *corev1.SeccompProfile) error {
-	if profile != nil && profile.Type == corev1.SeccompProfileTypeUnconfined {
-		return fmt.Errorf("%s.seccompProfile: Unconfined is refused; use RuntimeDefault or Localhost", path)
 	}
 	return nil
 }

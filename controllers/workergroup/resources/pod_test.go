@@ -182,6 +182,20 @@ func TestTemplateRefused(t *testing.T) {
 		{"Unconfined is refused", worker(func(c *corev1.Container) {
 			c.SecurityContext.SeccompProfile = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined}
 		})},
+		{"the port name grpc belongs to the router", worker(func(c *corev1.Container) { c.Ports = []corev1.ContainerPort{{Name: "grpc", ContainerPort: 8080}} })},
+		{"remove hostPort", worker(func(c *corev1.Container) { c.Ports = []corev1.ContainerPort{{ContainerPort: 8080, HostPort: 80}} })},
+		{"is always restarted", worker(func(c *corev1.Container) { c.RestartPolicy = ptr.To(corev1.ContainerRestartPolicyNever) })},
+		{"/x/../run belongs to the operator", worker(func(c *corev1.Container) { c.VolumeMounts[0].MountPath = "/x/../run" })},
+		{"use a persistentVolumeClaim", func(p *v1alpha1.PodTemplate) {
+			p.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}
+		}},
+		{"a token of a router's account", func(p *v1alpha1.PodTemplate) {
+			p.Spec.ServiceAccountName = "demo-router"
+			p.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "t"}}}}}
+		}},
+		{"use appArmorProfile", func(p *v1alpha1.PodTemplate) {
+			p.Metadata.Annotations["container.apparmor.security.beta.kubernetes.io/worker"] = "unconfined"
+		}},
 		{"do not run as root", func(p *v1alpha1.PodTemplate) { p.Spec.SecurityContext.RunAsNonRoot = ptr.To(false) }},
 	} {
 		group := newGroup()
