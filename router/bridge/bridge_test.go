@@ -377,8 +377,8 @@ func TestLargeRequestsAndAnswersWaitForCredit(t *testing.T) {
 	w.Accept(f.ID)
 	got := len(f.Payload)
 	for f.Flags&bridge.FlagEndMessage == 0 {
-		if got == 1<<20 || got == 2<<20 { // all the credit is used: nothing may come before the window opens
-			w.Control.Send(&bridge.Frame{Kind: bridge.KindWindow, ID: f.ID, Bytes: 1 << 20})
+		if got == bridge.InitialWindow || got == 2*bridge.InitialWindow { // all the credit is used: nothing may come before the window opens
+			w.Control.Send(&bridge.Frame{Kind: bridge.KindWindow, ID: f.ID, Bytes: bridge.InitialWindow})
 		}
 		f = w.Data.Expect(bridge.KindMessage)
 		got += len(f.Payload)

@@ -50,7 +50,7 @@ type answer struct {
 }
 
 // windowStep is the credit that is worth a Window frame.
-const windowStep = InitialWindow / 4
+const windowStep = MaxPayload
 
 // Observer is told what becomes of a call, by the goroutine that reads a connection of the worker.
 type Observer interface {

@@ -9,7 +9,7 @@ import (
 const (
 	MaxFrame      = 8 + 256<<10 + 64<<10 // of the length field
 	MaxPayload    = 256 << 10
-	InitialWindow = 1 << 20
+	InitialWindow = 1<<20 + 64<<10 // a message of 1 MiB, with what is around it, waits for no credit
 	headerBytes   = 12
 	bodyHeader    = 8
 )

@@ -16,8 +16,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// readAhead is the largest message that is read before its call is admitted: less than a stream's window, so that a waiting call costs no more than
-// one window either way. With it the worker gets the call from whoever frees its slot.
+// readAhead is the largest message that is always read before its call is admitted: less than a stream's window, so that a waiting call costs no more
+// than one window either way. With it the worker gets the call from whoever frees its slot.
 const readAhead = 32 << 10
 
 // caller is one call as its goroutine sees it.
@@ -30,6 +30,7 @@ type caller struct {
 	target    string // for the metrics; empty while it is not known
 	out       message
 	held      int64 // of the budget
+	ahead     int64 // of what may be read ahead
 	delivered int   // messages that went to the caller
 	headers   bool  // were sent, or go with the next message
 }
@@ -42,9 +43,7 @@ func (s *Server) serve(stream grpc.ServerStream, run func(*caller) error) error 
 	began := s.now()
 	c := &caller{server: s, stream: stream, ctx: stream.Context(), in: newReader(stream)}
 	err := c.open(run)
-	if c.held > 0 {
-		s.budget.give(c.held)
-	}
+	c.giveBack()
 	code, reason := codes.OK, Reason("")
 	var failure *Failure
 	switch {
@@ -150,6 +149,13 @@ func (c *caller) claim(size int) error {
 	return nil
 }
 
+// giveBack ends what the request holds.
+func (c *caller) giveBack() {
+	c.server.budget.give(c.held)
+	c.server.ahead.give(c.ahead)
+	c.held, c.ahead = 0, 0
+}
+
 // noRequest is said as a gRPC server of Python says it, for methods.
 func (c *caller) noRequest() error {
 	if c.call.Way != Direct {
@@ -158,19 +164,30 @@ func (c *caller) noRequest() error {
 	return &Failure{Plain: true, Code: codes.Unimplemented, Message: fmt.Sprintf("%q requires exactly one request message.", c.call.Target)}
 }
 
-// early takes room for a request. A small one is read before the call is admitted, which tells what it is for; it has its room in the stream's
-// window meanwhile, so that a caller that does not send it takes none from others.
+// early takes room for a request and reads it before the call is admitted, which tells what it is for. A small one has its room in the stream's window
+// until it came, so that a caller that does not send it takes none from others. A large one is read as long as the requests that were read so are a
+// part of the budget: its worker need not wait until it has come. The others are read once they have a worker.
 func (c *caller) early(size int, compressed bool) error {
-	if size > readAhead || compressed {
-		return c.claim(size)
+	small := size <= readAhead && !compressed
+	if !small {
+		if err := c.claim(size); err != nil || compressed || !c.server.ahead.tryTake(int64(size)) {
+			return err
+		}
+		c.ahead = int64(size)
 	}
-	body, err := c.in.body(size, false, 0)
+	patience := c.server.patience
+	if small {
+		patience = 0 // it has the stream's own
+	}
+	body, err := c.in.bodyWithin(patience, size, false, 0)
 	if err != nil {
 		return err
 	}
-	if err := c.claim(size); err != nil {
-		body.Free()
-		return err
+	if small {
+		if err := c.claim(size); err != nil {
+			body.Free()
+			return err
+		}
 	}
 	c.call.Request = body
 	declared := c.server.pool.Declared()
@@ -326,8 +343,7 @@ func (c *caller) deliver(ctx context.Context, exchange Exchange) error {
 		if reply.Consumed {
 			c.call.Request.Free()
 			c.call.Request = nil
-			c.server.budget.give(c.held)
-			c.held = 0
+			c.giveBack()
 		}
 		if reply.HasMessage || reply.Headers != nil || errors.Is(err, io.EOF) {
 			if headerErr := c.greet(exchange, reply.Headers, reply.Flush || reply.HasMessage); headerErr != nil {

@@ -43,6 +43,7 @@ type fakePool struct {
 
 	call     *Call
 	request  []byte
+	ahead    bool // it came with Admit
 	released int
 	observed []string
 }
@@ -54,7 +55,7 @@ func (p *fakePool) Admit(call *Call) (Exchange, error) {
 	if p.admit != nil {
 		return nil, p.admit
 	}
-	if call.Ready {
+	if p.ahead = call.Ready && call.Request != nil; call.Ready {
 		p.request = call.Request.Materialize()
 	}
 	return &fakeExchange{pool: p, rest: p.messages, sent: make(chan string, 100), closed: make(chan struct{})}, nil

@@ -34,6 +34,8 @@ const (
 	connectionWindow = 1 << 20
 	// streamWorkers keep their stacks from call to call; calls beyond their number get goroutines of their own.
 	streamWorkers = 64
+	// aheadShare is the part of the byte budget that may be read before it has a worker: an eighth.
+	aheadShare = 8
 )
 
 // HealthService is the name under which health v1 says whether a worker is ready; "" says that the router serves.
@@ -47,6 +49,7 @@ type Server struct {
 	grpc     *grpc.Server
 	health   *health.Server
 	budget   *budget
+	ahead    *budget       // of budget, for requests above readAhead that are read before their call is admitted
 	patience time.Duration // RequestTimeout, but in tests
 }
 
@@ -65,6 +68,7 @@ func New(pool Pool, observer Observer, now Clock, options ...Option) *Server {
 	for _, option := range append([]Option{MessageBudget(DefaultBudget())}, options...) {
 		option(s)
 	}
+	s.ahead = newBudget(s.budget.total / aheadShare)
 	s.grpc = grpc.NewServer(s.options()...)
 	s.grpc.RegisterService(s.description(), nil)
 	healthpb.RegisterHealthServer(s.grpc, s.health)

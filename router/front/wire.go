@@ -132,8 +132,11 @@ func (r *reader) body(size int, compressed bool, limit int64) (mem.BufferSlice, 
 	return inflate(data, r.in.RecvCompress(), limit)
 }
 
-// bodyWithin is body for a message that a worker and room are held for: a caller that does not send it in time loses both.
+// bodyWithin is body for a message that a worker or room is held for: a caller that does not send it in time loses both. With 0 nothing bounds it.
 func (r *reader) bodyWithin(d time.Duration, size int, compressed bool, limit int64) (mem.BufferSlice, error) {
+	if d == 0 {
+		return r.body(size, compressed, limit)
+	}
 	type read struct {
 		data mem.BufferSlice
 		err  error

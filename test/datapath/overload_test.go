@@ -64,6 +64,29 @@ func TestS11Overload(t *testing.T) {
 	s.expectIdle()
 }
 
+// TestS11BesideAVeryLongCall holds one of three workers by a call that lasts: the other two must not take what they cannot do in time.
+func TestS11BesideAVeryLongCall(t *testing.T) {
+	const workers, rounds, length = 3, 3, 1500 * time.Millisecond
+	s := newStage(t, fmt.Sprintf("workers: %d\nqueue: {maxLength: 200, perSession: 1, timeout: 30s}\n", workers))
+	s.expectReady(workers)
+	stop := s.fillSession()
+	capacity := s.capacity(2 * workers)
+	var ratios []float64
+	refused := 0
+	for range rounds {
+		ratio, early := s.overload(capacity, length)
+		ratios, refused = append(ratios, ratio), refused+len(early)
+	}
+	void := ""
+	if capacity < 30 || refused < 100 {
+		void = fmt.Sprintf("capacity %.0f calls/s, %d early refusals; at least 30 and 100 are wanted", capacity, refused)
+	}
+	report(t, "S11", void, rounds, told("capacity beside a very long call", capacity, "calls/s"),
+		byClock(atLeast("goodput at 5x beside a very long call, of the peak, median of rounds", median(ratios), 0.9, "ratio")))
+	stop()
+	s.expectIdle()
+}
+
 // overload offers 1, 2 and 5 times the capacity: what is answered in time at 5x, of the most at 1x and 2x, and what was refused at once at 5x.
 func (s *stage) overload(capacity float64, length time.Duration) (ratio float64, early []sample) {
 	peak, answered := 1.0, 0.0

@@ -76,6 +76,7 @@ def main(arguments: list[str]) -> None:
         # Once for all children. With threads, which may use them, in each child alone.
         linux.replace_descriptors({0, 1, 2, channel.fileno(), exits})
     gc.collect()
+    linux.keep_freed_memory()
     fresh.note()
     gc.freeze()
     gc.disable()

@@ -26,6 +26,28 @@ _sigmask: Final = _HELD.pthread_sigmask
 _sigmask.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
+# malloc.h
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+# The largest that glibc takes, and what of freed memory a process keeps.
+_MMAP_THRESHOLD_BYTES: Final = 32 << 20
+_KEPT_BYTES: Final = 32 << 20
+
+
+def keep_freed_memory() -> None:
+    """Have malloc keep up to 32 MiB of freed memory, in place of giving it back and faulting it in at each call.
+
+    A message of 1 MiB is in several places for a moment: four fifths of the processor time for it were page faults.
+    Nothing happens where the libc has no such setting, or the environment has one already.
+    """
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return
+    mallopt = getattr(_LIBC, "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
 def _prctl(option: int, value: int) -> None:
     if _LIBC.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         number = ctypes.get_errno()

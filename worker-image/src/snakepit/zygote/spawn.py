@@ -19,6 +19,7 @@ def main(arguments: list[str]) -> None:
         os.set_inheritable(end, False)
     os.close(ends.output)
     job = read_job(ends.job)
+    linux.keep_freed_memory()
     fresh.note()
     threads.Share().give(job.threads)
     sys.argv = [job.adapter, *job.arguments]
