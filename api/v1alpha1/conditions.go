@@ -110,15 +110,16 @@ const (
 
 	// ReasonProgressing (Reconciling): something is created or changed; the message is what it waits for. Cure: wait, or what the message says.
 	ReasonProgressing = "Progressing"
-	// ReasonReplacing (Reconciling): the group is drained, then its successor is made, because the pod's own fields changed.
+	// ReasonReplacing (Reconciling): the group is drained, then its successor is made, because the pod's own fields changed, or its
+	// node or an annotation asks for it.
 	// Cure: wait, at most drain.timeout and the pod's end.
 	ReasonReplacing = "Replacing"
-	// ReasonDraining (Draining, WorkersReady): bound sessions and running calls have until the deadline. Cure: none needed.
+	// ReasonDraining (Draining, Ready, RouterReady, WorkersAvailable, WorkersReady): bound sessions and running calls have until the deadline. Cure: none needed.
 	ReasonDraining = "Draining"
 	// ReasonDrainHeld (Draining): the drain's deadline passed, and spec.drain.onDeadline is Hold: sessions or calls are left, and the group stays for them.
 	// Cure: end them, or set spec.drain.onDeadline to Terminate, which ends them at once.
 	ReasonDrainHeld = "DrainHeld"
-	// ReasonDrained (Ready, Draining): the pool is drained, because the annotation snakepit.dev/drain asks for it; no worker runs.
+	// ReasonDrained (Ready, RouterReady, WorkersAvailable): the pool is drained, because the annotation snakepit.dev/drain asks for it; no worker runs.
 	// Cure: remove the annotation (kubectl annotate wpool NAME snakepit.dev/drain-); a fresh group follows.
 	ReasonDrained = "Drained"
 	// ReasonNodeLost (Draining): a group's node was not Ready for spec.failover.after. A successor was made; processes of the old group may still run there.

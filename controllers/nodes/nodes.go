@@ -61,6 +61,12 @@ func DownSince(node *corev1.Node) time.Time {
 	return time.Time{}
 }
 
+// TakesPods says whether the node is Ready and not cordoned.
+func TakesPods(node *corev1.Node) bool {
+	c := ready(node)
+	return !node.Spec.Unschedulable && c != nil && c.Status == corev1.ConditionTrue
+}
+
 // Cordoned says whether the node takes no new pods, this one's like included: a pod that tolerates the cordon would be made again on the node
 // that it is moved away from.
 func Cordoned(node *corev1.Node, pod *corev1.Pod) bool {

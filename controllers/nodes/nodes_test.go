@@ -107,3 +107,20 @@ func TestCordonTolerated(t *testing.T) {
 		t.Error("a node that is not cordoned")
 	}
 }
+
+func TestTakesPods(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		node *corev1.Node
+		want bool
+	}{
+		{"well", node(), true},
+		{"cordoned", node(cordon), false},
+		{"down", node(down(corev1.ConditionUnknown, then)), false},
+		{"never said", &corev1.Node{}, false},
+	} {
+		if got := TakesPods(c.node); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}

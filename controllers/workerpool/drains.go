@@ -146,8 +146,11 @@ func lostWithNode(obs *observation, g *v1alpha1.WorkerGroup) string {
 // nodeDown says that the pod that serves is on a node that does not report, and what follows.
 func nodeDown(pool *v1alpha1.WorkerPool, at place) string {
 	since := metav1.NewTime(at.node.DownSince)
-	return fmt.Sprintf("node %s of pod %s is not Ready since %s (kubectl describe node %s); a successor is made at %s, spec.failover.after",
-		at.node.Name, at.pod, stamp(since), at.node.Name, stamp(metav1.NewTime(since.Add(failoverAfter(pool)))))
+	next := fmt.Sprintf("a successor is made at %s, spec.failover.after", stamp(metav1.NewTime(since.Add(failoverAfter(pool)))))
+	if at.node.Alone {
+		next = "no other node is Ready and takes pods, so it is waited for"
+	}
+	return fmt.Sprintf("node %s of pod %s is not Ready since %s (kubectl describe node %s); %s", at.node.Name, at.pod, stamp(since), at.node.Name, next)
 }
 
 // blocked says that a group's pod is left although its own grace has passed.

@@ -2,6 +2,7 @@ package workerpool
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -69,6 +70,14 @@ func (r *Reconciler) look(ctx context.Context, pod *corev1.Pod, into *plan.Node)
 		return client.IgnoreNotFound(err)
 	}
 	into.Cordoned, into.DownSince = nodes.Cordoned(&node, pod), nodes.DownSince(&node)
+	if into.DownSince.IsZero() {
+		return nil
+	}
+	var all corev1.NodeList
+	if err := r.Writer.Client.List(ctx, &all, client.UnsafeDisableDeepCopy); err != nil {
+		return err
+	}
+	into.Alone = !slices.ContainsFunc(all.Items, func(n corev1.Node) bool { return nodes.TakesPods(&n) })
 	return nil
 }
 

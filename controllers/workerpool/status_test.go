@@ -158,6 +158,11 @@ func TestStatus(t *testing.T) {
 			message: `about 3 sessions and 1 busy workers are left. To end it: kubectl patch wpool demo --type merge -p '{"spec":{"drain":{"onDeadline":"Terminate"}}}'`},
 		{name: "node down", edits: []func(*observation){onNode(true), routerDown}, ready: "False/RouterUnreachable", reconciling: "True/Progressing", summary: "0/2",
 			message: "a successor is made at " + stamp(metav1.NewTime(now.Add(40*time.Second)))},
+		{name: "the only node is down", edits: []func(*observation){onNode(true), routerDown, func(o *observation) {
+			at := o.places["g"]
+			at.node.Alone = true
+			o.places["g"] = at
+		}}, ready: "False/RouterUnreachable", reconciling: "True/Progressing", summary: "0/2", message: "no other node is Ready and takes pods"},
 		{name: "node lost, the successor serves", edits: []func(*observation){onNode(true), drainedFor(v1alpha1.DrainCauseNodeLost, 0, 0), deletedGroup, succeeded},
 			ready: "True/WorkersReady", draining: "True/NodeLost", summary: "2/2"},
 		{name: "node lost, and the pool deleted", edits: []func(*observation){onNode(true), drainedFor(v1alpha1.DrainCauseNodeLost, 0, 0), deletedGroup, deleting},

@@ -178,7 +178,7 @@ func TestBudget(t *testing.T) {
 			return err
 		}
 		if b.Spec.MinAvailable == nil || *b.Spec.MinAvailable != intstr.FromInt32(1) || b.Spec.MaxUnavailable != nil ||
-			*b.Spec.UnhealthyPodEvictionPolicy != policyv1.AlwaysAllow || b.Spec.Selector.MatchLabels[v1alpha1.LabelPoolUID] != string(pool.UID) ||
+			ptr.Deref(b.Spec.UnhealthyPodEvictionPolicy, policyv1.IfHealthyBudget) != policyv1.AlwaysAllow || b.Spec.Selector.MatchLabels[v1alpha1.LabelPoolUID] != string(pool.UID) ||
 			b.Spec.Selector.MatchLabels[v1alpha1.LabelServing] != "true" || !metav1.IsControlledBy(b, pool) {
 			return fmt.Errorf("spec %+v", b.Spec)
 		}

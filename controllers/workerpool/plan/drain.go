@@ -21,6 +21,11 @@ func giveUp(in Input, g *Group, p *Plan) bool {
 		p.lookAt(at)
 		return false
 	}
+	if g.Node.Alone {
+		// Nothing would be won, and sessions that come back with the node would be lost: this may be a fault of the network, not of the nodes.
+		p.lookAt(in.Now.Add(ElsewhereRetry))
+		return false
+	}
 	now := in.Now.Truncate(time.Second)
 	mark := DrainGroup{Group: *g, Started: now, Deadline: now, Cause: v1alpha1.DrainCauseNodeLost}
 	if g.Drain != nil {

@@ -74,6 +74,7 @@ func TestNodesAndDrains(t *testing.T) {
 		{"deadline", one(group(drains(v1alpha1.DrainCauseNodeDrained, limit)), at(limit)), "delete late=true "},
 		{"down for less than failover.after", one(group(down), at(59*second)), "again 1m0s"},
 		{"down for failover.after", one(group(down), at(60*second)), "drain NodeLost 1m0s..1m0s "},
+		{"down for failover.after, and no other node is well", one(group(down), group(func(g *Group) { g.Node.Alone = true }), at(70*second)), "again 1m20s"},
 		{"back in time", one(at(60 * second)), ""},
 		{"lost: deleted", one(group(down), group(drains(v1alpha1.DrainCauseNodeLost, 0))), "delete late=false "},
 		{"lost and deleted, the Service leads there still", one(group(drains(v1alpha1.DrainCauseNodeLost, 0)), group(func(g *Group) { g.Deleting = true })), ""},

@@ -6,6 +6,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
+// ElsewhereRetry is the wait before it is looked again for a node that could take a successor.
+const ElsewhereRetry = 10 * time.Second
+
 // TakenRetry is the wait before a name that another owner holds is tried again.
 const TakenRetry = 10 * time.Second
 
@@ -66,6 +69,8 @@ type Node struct {
 	Cordoned bool
 	// DownSince is when it stopped being Ready; zero while it is.
 	DownSince time.Time
+	// Alone: no other node is Ready and takes pods. Known only while this one is down.
+	Alone bool
 }
 
 // Group is what the planner needs to know of a group.
