@@ -164,7 +164,10 @@ func inNodes[T any](config node.Config, ask func(node.Config, firstProcess) ([]T
 			continue
 		}
 		some, err := ask(each, process)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
 			return nil, err
 		}
 		all = append(all, some...)

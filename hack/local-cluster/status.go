@@ -176,7 +176,10 @@ func killContainer(_ context.Context, args []string) error {
 	id := strings.TrimPrefix(args[0], "containerd://")
 	pids, err := inNodes(config, func(_ node.Config, first firstProcess) ([]int, error) {
 		pid, err := node.MainProcess(rootOf(first), id)
-		return []int{pid}, err
+		if err != nil {
+			return nil, err
+		}
+		return []int{pid}, nil
 	})
 	if err != nil {
 		return err

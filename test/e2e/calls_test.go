@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -181,6 +180,8 @@ func TestRouterKilled(t *testing.T) {
 	pod := s.onlyPod(p)
 	c := s.caller(p)
 	before := c.in("kept").count(1)
+	_, err := onNodes("mounts") // builds the tool now, and not while the call runs
+	s.must(err)
 	running := c.in("kept").begin("slow_count", map[string]any{"seconds": 3})
 	other := c.in("other").count(1)
 	id := ""
@@ -189,10 +190,8 @@ func TestRouterKilled(t *testing.T) {
 			id = strings.TrimPrefix(status.ContainerID, "containerd://")
 		}
 	}
-	out, err := exec.Command("go", "-C", "../../hack/local-cluster", "run", ".", "kill-container", id).CombinedOutput()
-	if err != nil {
-		t.Fatalf("kill-container: %v: %s", err, out)
-	}
+	_, err = onNodes("kill-container", id)
+	s.must(err)
 	if r := c.d.await(t, running, 60*time.Second); r.Error == "" || r.Execution != "MAYBE_EXECUTED" {
 		t.Fatalf("the call that the killed router carried: %+v, want an error with MAYBE_EXECUTED", r)
 	}
