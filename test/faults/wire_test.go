@@ -144,9 +144,9 @@ func (w *wire) wrap(next http.RoundTripper) http.RoundTripper {
 	})
 }
 
-// makesSure says whether a request is a list that must be the newest: those that fill a cache name a version.
+// makesSure says whether a request is a list that must be the newest: those that fill a cache name a version, and discovery is in no namespace.
 func makesSure(r *http.Request, target write) bool {
-	return callOf(r, target) == "list" && !r.URL.Query().Has("resourceVersion")
+	return callOf(r, target) == "list" && !strings.HasPrefix(target.resource, "/") && !r.URL.Query().Has("resourceVersion")
 }
 
 // look sends what changes nothing. The events of a watch may come late.
