@@ -31,8 +31,9 @@ caught() { # bug, points that must catch it, what they must say
     echo "faults: the seeded bug $1 was NOT caught" >&2
     return 1
   fi
-  echo "faults: the seeded bug $1 was caught by $(wc -l <<<"$stories") of the points $2; the shortest story:"
-  sort -t, -k4 <<<"$stories" | sed -n '1s/^R1: failed: /faults:   /p'
+  # One printf: others of these write at the same time.
+  printf 'faults: the seeded bug %s was caught by %s of the points %s; the shortest story:\nfaults:   %s\n' "$1" "$(wc -l <<<"$stories")" "$2" \
+    "$(sed -E 's/^R1: failed: (.*after ([0-9]+) lines of story.*)/\2 \1/' <<<"$stories" | sort -n | sed -n '1s/^[0-9]* //p')"
 }
 
 # Each is mostly waiting, too.

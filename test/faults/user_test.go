@@ -50,6 +50,7 @@ const (
 	stepCreate = "create"
 	stepDelete = "delete"
 	stepImage  = "image"
+	stepLoss   = "loss"
 )
 
 // recycleText is the user's request for fresh processes.
@@ -80,7 +81,7 @@ var chapters = []chapter{
 	{"replacement", []step{
 		create,
 		wants(stepImage, func(w *wish) { w.image = "registry.example/works:2" }),
-		{"loss", (*lifeOfPool).losePod, (*lifeOfPool).hasNewPod},
+		{stepLoss, (*lifeOfPool).losePod, (*lifeOfPool).hasNewPod},
 		{"recycle", (*lifeOfPool).recycle, (*lifeOfPool).recycled},
 		end,
 	}},

@@ -84,7 +84,8 @@ type wire struct {
 	deliver func() (string, error)
 	// goOn lets a held write go.
 	goOn chan struct{}
-	// open lets any write of this operator go; asked is closed when the first one waits for it or passes.
+	// open lets the writes of this operator go, and the lists by which it makes sure that nothing is left; asked is closed when the first one
+	// waits for it or passes.
 	open, asked chan struct{}
 	once        sync.Once
 
@@ -123,12 +124,8 @@ func (w *wire) wrap(next http.RoundTripper) http.RoundTripper {
 		switch {
 		case dead:
 			return nil, errCut
-		case !counts:
+		case !counts && !makesSure(r, target):
 			return w.look(next, r, target)
-		}
-		r, err := w.read(r, &target)
-		if err != nil {
-			return nil, err
 		}
 		w.once.Do(func() { close(w.asked) })
 		select {
@@ -136,8 +133,20 @@ func (w *wire) wrap(next http.RoundTripper) http.RoundTripper {
 		case <-r.Context().Done():
 			return nil, r.Context().Err()
 		}
+		if !counts {
+			return next.RoundTrip(r)
+		}
+		r, err := w.read(r, &target)
+		if err != nil {
+			return nil, err
+		}
 		return w.send(next, r, target)
 	})
+}
+
+// makesSure says whether a request is a list that must be the newest: those that fill a cache name a version, and discovery is in no namespace.
+func makesSure(r *http.Request, target write) bool {
+	return callOf(r, target) == "list" && !strings.HasPrefix(target.resource, "/") && !r.URL.Query().Has("resourceVersion")
 }
 
 // look sends what changes nothing. The events of a watch may come late.
