@@ -21,7 +21,7 @@ GEN_TOOL := go tool -modfile=hack/tools/gen/go.mod
 BUF_BASE ?= HEAD
 BUF := go tool -modfile=hack/tools/buf/go.mod buf
 GOLANGCI := go tool -modfile=hack/tools/lint/go.mod golangci-lint
-UNIT_PACKAGES = $$(go list ./... | grep -v -e /test/e2e -e /test/faults -e /test/apiserver -e /test/datapath -e /test/scale)
+UNIT_PACKAGES = $$(go list ./... | grep -v -e /test/e2e -e /test/faults -e /test/operator -e /test/apiserver -e /test/datapath -e /test/scale)
 
 ifeq ($(CLUSTER),local)
 KUBECONFIG := $(CURDIR)/.cluster/kubeconfig

@@ -154,7 +154,7 @@ func (r *Reconciler) applyGroup(ctx context.Context, obs *observation, g plan.Gr
 	if err != nil {
 		return err
 	}
-	spec["workers"], spec["poolName"] = int64(want.Spec.Workers), want.Spec.PoolName
+	spec["workers"], spec["poolName"], spec["revision"] = int64(want.Spec.Workers), want.Spec.PoolName, want.Spec.Revision
 	if want.Spec.RecycleRequest != nil {
 		if spec["recycleRequest"], err = runtime.DefaultUnstructuredConverter.ToUnstructured(want.Spec.RecycleRequest); err != nil {
 			return err

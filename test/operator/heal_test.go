@@ -73,7 +73,7 @@ var ofKind = map[string][]injury{
 		{"podUID gone", "WorkerGroup", `{"spec":{"podUID":null}}`, false, false},
 		{"poolName", "WorkerGroup", `{"spec":{"poolName":"other"}}`, false, false},
 		{"image", "WorkerGroup", `{"spec":{"image":"registry.example/other:1"}}`, false, true},
-		{"revision", "WorkerGroup", `{"spec":{"revision":"x"}}`, false, true},
+		{"revision", "WorkerGroup", `{"spec":{"revision":"x"}}`, false, false},
 		{"drain request", "WorkerGroup", `{"spec":{"drainRequest":{"startedAt":"2026-01-01T00:00:00Z","deadline":"2026-01-01T00:00:00Z","cause":"mine"}}}`, false, true},
 		{"status", "WorkerGroup", `{"status":null}`, true, false},
 	},
@@ -146,7 +146,7 @@ func (s *scene) find(kind string) (*unstructured.Unstructured, error) {
 		}
 	}
 	if len(found) != 1 {
-		return nil, fmt.Errorf("%d objects of kind %s", len(found), kind)
+		return nil, fmt.Errorf("%w of kind %s but %d", errMissing, kind, len(found))
 	}
 	return &found[0], nil
 }

@@ -143,7 +143,10 @@ func (s *scene) collect() error {
 			continue // none, or two: the next look finds one
 		}
 		by := metav1.GetControllerOf(object)
-		if by == nil || by.Kind != "WorkerPool" || by.UID == s.pool.UID {
+		if by == nil || by.UID == s.pool.UID {
+			continue
+		}
+		if group, err := s.find("WorkerGroup"); by.Kind == "WorkerGroup" && (err != nil || by.UID == group.GetUID()) {
 			continue
 		}
 		uid := object.GetUID()

@@ -17,7 +17,7 @@ import (
 // GroupMatches compares what may change during a group's life. Its pod settings may not: they are its revision.
 func GroupMatches(want, have *v1alpha1.WorkerGroup) bool {
 	return metaMatches(want, have) &&
-		want.Spec.Workers == have.Spec.Workers && want.Spec.PoolName == have.Spec.PoolName &&
+		want.Spec.Workers == have.Spec.Workers && want.Spec.PoolName == have.Spec.PoolName && want.Spec.Revision == have.Spec.Revision &&
 		equality.Semantic.DeepEqual(want.Spec.RecycleRequest, have.Spec.RecycleRequest) &&
 		equality.Semantic.DeepEqual(want.Spec.LiveSettings, have.Spec.LiveSettings)
 }
