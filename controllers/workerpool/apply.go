@@ -49,8 +49,7 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 		case plan.DeleteGroup:
 			err = r.deleteGroup(ctx, obs, a)
 		case plan.DeletePod:
-			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: obs.pool.Namespace, Name: a.Pod.Name, UID: a.Pod.UID}}
-			err = r.Writer.Delete(ctx, obs.pool.UID, pod, nil)
+			err = r.deleteOrphan(ctx, obs, a.Pod)
 		case plan.Release:
 			err = r.release(ctx, obs.pool)
 		default:
@@ -65,6 +64,33 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 		}
 	}
 	return "", nil
+}
+
+// deleteOrphan deletes a pod whose group is gone by the word of the API server itself: the cache of groups may lag behind that of pods.
+func (r *Reconciler) deleteOrphan(ctx context.Context, obs *observation, orphan plan.Pod) error {
+	for i := range obs.orphans {
+		pod := &obs.orphans[i]
+		if pod.UID != orphan.UID {
+			continue
+		}
+		name := pod.Labels[v1alpha1.LabelGroup]
+		if by := metav1.GetControllerOf(pod); by != nil {
+			name = by.Name
+		}
+		if name == "" {
+			return r.Writer.Delete(ctx, obs.pool.UID, pod, nil)
+		}
+		var group v1alpha1.WorkerGroup
+		err := r.Writer.Live.Get(ctx, types.NamespacedName{Namespace: pod.Namespace, Name: name}, &group)
+		if client.IgnoreNotFound(err) != nil {
+			return err
+		}
+		if err == nil && holder(pod, []v1alpha1.WorkerGroup{group}) == string(group.UID) {
+			return nil
+		}
+		return r.Writer.Delete(ctx, obs.pool.UID, pod, nil)
+	}
+	return nil
 }
 
 func (r *Reconciler) ensureChild(ctx context.Context, pool *v1alpha1.WorkerPool, a plan.EnsureChild) error {

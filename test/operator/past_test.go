@@ -3,6 +3,7 @@ package operator
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -49,7 +50,11 @@ func TestStaleAPIServer(t *testing.T) {
 	must(t, s.reach())
 	pods, err := s.pods()
 	must(t, err)
-	present, runs, wrong := pods[0].UID, 4, 0
+	group, err := s.group()
+	must(t, err)
+	// What an operator of the past makes for the former pool goes again; it is none of the present one's.
+	present := []types.UID{s.pool.UID, group.UID, pods[0].UID}
+	runs, wrong := 4, 0
 	if everything {
 		runs = 24
 	}
@@ -68,7 +73,7 @@ func TestStaleAPIServer(t *testing.T) {
 	lives, err := s.lives()
 	must(t, err)
 	for _, l := range lives {
-		if l.Died != 0 && (l.UID == present || l.Born > last) {
+		if l.Died != 0 && (slices.Contains(present, l.UID) || slices.Contains(present, l.Owner)) {
 			wrong++
 			t.Errorf("%s of the present life was deleted", l)
 		}
