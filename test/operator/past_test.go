@@ -59,7 +59,7 @@ func TestStaleAPIServer(t *testing.T) {
 		runs = 24
 	}
 	random := rand.New(rand.NewPCG(seed, 3))
-	for n := range runs {
+	for range runs {
 		at := first + random.Uint64N(last-first+1)
 		must(t, s.stop())
 		s.wire.Past(strconv.FormatUint(at, 10), false)
