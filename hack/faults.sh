@@ -18,6 +18,10 @@ FIGURES="$PWD/out/figures.jsonl" go test -race -v -count=1 -timeout 90m -paralle
 FIGURES="$PWD/out/figures.jsonl" go test -race -v -count=1 -timeout 10m -parallel 5 ./test/leader |
   { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
 
+# The world around the operator (R2 to R6, R8, R9, R12, R14): a package of its own, which waits even more.
+FIGURES="$PWD/out/figures.jsonl" go test -race -v -count=1 -timeout 30m -parallel 12 ./test/operator |
+  { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
+
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 # caught wants the suite to fail with a seeded bug, for the bug's own reason: one that fails because it does not build has caught nothing.

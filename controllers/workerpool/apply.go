@@ -49,8 +49,7 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 		case plan.DeleteGroup:
 			err = r.deleteGroup(ctx, obs, a)
 		case plan.DeletePod:
-			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: obs.pool.Namespace, Name: a.Pod.Name, UID: a.Pod.UID}}
-			err = r.Writer.Delete(ctx, obs.pool.UID, pod, nil)
+			err = r.deleteOrphan(ctx, obs, a.Pod)
 		case plan.Release:
 			err = r.release(ctx, obs.pool)
 		default:
@@ -67,17 +66,61 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 	return "", nil
 }
 
+// deleteOrphan deletes a pod whose group is gone by the word of the API server itself: the cache of groups may lag behind that of pods.
+func (r *Reconciler) deleteOrphan(ctx context.Context, obs *observation, orphan plan.Pod) error {
+	for i := range obs.orphans {
+		pod := &obs.orphans[i]
+		if pod.UID != orphan.UID {
+			continue
+		}
+		name := pod.Labels[v1alpha1.LabelGroup]
+		if by := metav1.GetControllerOf(pod); by != nil {
+			name = by.Name
+		}
+		if name == "" {
+			return r.Writer.Delete(ctx, obs.pool.UID, pod, nil)
+		}
+		var group v1alpha1.WorkerGroup
+		err := r.Writer.Live.Get(ctx, types.NamespacedName{Namespace: pod.Namespace, Name: name}, &group)
+		if client.IgnoreNotFound(err) != nil {
+			return err
+		}
+		if err == nil && holder(pod, []v1alpha1.WorkerGroup{group}) == string(group.UID) {
+			return nil
+		}
+		return r.Writer.Delete(ctx, obs.pool.UID, pod, nil)
+	}
+	return nil
+}
+
 func (r *Reconciler) ensureChild(ctx context.Context, pool *v1alpha1.WorkerPool, a plan.EnsureChild) error {
 	child := makeChild(pool, a.Child.Kind, a.Groups)
 	if a.Child.State == plan.Missing {
 		return r.Writer.Create(ctx, pool.UID, child)
 	}
 	child.SetUID(a.Child.UID)
+	if service, is := child.(*corev1.Service); is {
+		if err := r.clearService(ctx, service, pool.UID); err != nil {
+			return err
+		}
+	}
 	fields, err := writer.Fields(child)
 	if err != nil {
 		return err
 	}
 	return r.Writer.Apply(ctx, pool.UID, child, fields, v1alpha1.FieldManagerOperator)
+}
+
+// clearService takes away ports and selectors that others added to the pool's Service. It keeps its address.
+func (r *Reconciler) clearService(ctx context.Context, want *corev1.Service, owner types.UID) error {
+	var have corev1.Service
+	if err := r.Writer.Client.Get(ctx, client.ObjectKeyFromObject(want), &have); err != nil || have.UID != want.UID {
+		return client.IgnoreNotFound(err)
+	}
+	if additions := resources.ServiceAdditions(want, &have); additions != nil {
+		return r.Writer.Merge(ctx, owner, &have, additions)
+	}
+	return nil
 }
 
 func makeChild(pool *v1alpha1.WorkerPool, kind plan.Kind, groups []string) client.Object {
@@ -137,7 +180,7 @@ func (r *Reconciler) applyGroup(ctx context.Context, obs *observation, g plan.Gr
 	if err != nil {
 		return err
 	}
-	spec["workers"] = int64(want.Spec.Workers)
+	spec["workers"], spec["poolName"], spec["revision"] = int64(want.Spec.Workers), want.Spec.PoolName, want.Spec.Revision
 	if want.Spec.RecycleRequest != nil {
 		if spec["recycleRequest"], err = runtime.DefaultUnstructuredConverter.ToUnstructured(want.Spec.RecycleRequest); err != nil {
 			return err
@@ -158,6 +201,14 @@ func (r *Reconciler) applyGroup(ctx context.Context, obs *observation, g plan.Gr
 }
 
 func (r *Reconciler) updateGroup(ctx context.Context, obs *observation, a plan.UpdateGroup) error {
+	for i := range obs.groups {
+		// A request that somebody else made is not ours, so Apply would leave it.
+		if g := &obs.groups[i]; g.UID == a.Group.UID && g.Spec.RecycleRequest != nil && wanted(obs, g).Spec.RecycleRequest == nil {
+			if err := r.Writer.Merge(ctx, obs.pool.UID, g, map[string]any{"spec": map[string]any{"recycleRequest": nil}}); err != nil {
+				return err
+			}
+		}
+	}
 	if err := r.applyGroup(ctx, obs, a.Group, nil); err != nil {
 		return err
 	}

@@ -234,8 +234,9 @@ func withLogs(g *v1alpha1.WorkerGroup, message string) string {
 
 // wanted is what a group of the pool should look like now, under its own name and revision.
 func wanted(obs *observation, g *v1alpha1.WorkerGroup) *v1alpha1.WorkerGroup {
-	ordinal, _ := resources.GroupOrdinal(obs.pool.Name, g.Spec.Revision, g.Name)
-	return resources.MakeGroup(obs.pool, g.Spec.Revision, ordinal)
+	revision := resources.RevisionOf(g)
+	ordinal, _ := resources.GroupOrdinal(obs.pool.Name, revision, g.Name)
+	return resources.MakeGroup(obs.pool, revision, ordinal)
 }
 
 func stamp(t metav1.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -47,15 +47,17 @@ func (r *Reconciler) observe(ctx context.Context, pool *v1alpha1.WorkerPool) (*o
 	if err := r.Writer.Client.List(ctx, &groups, client.InNamespace(pool.Namespace), writer.Naming(pool.UID)); err != nil {
 		return nil, err
 	}
-	alive := map[string]bool{}
 	for _, group := range groups.Items {
 		if writer.OwnedBy(&group, pool.UID) && r.memory.Knows(group.UID) {
 			obs.groups = append(obs.groups, group)
-			alive[string(group.UID)] = true
 		}
 	}
 	if err := r.observeNames(ctx, obs); err != nil {
 		return nil, err
+	}
+	alive := map[string]bool{}
+	for i := range obs.groups {
+		alive[string(obs.groups[i].UID)] = true
 	}
 	var pods corev1.PodList
 	if err := r.Writer.Client.List(ctx, &pods, client.InNamespace(pool.Namespace), writer.Naming(pool.UID)); err != nil {
@@ -107,7 +109,16 @@ func (r *Reconciler) observeNames(ctx context.Context, obs *observation) error {
 			return err
 		}
 		obs.used[n] = true
+		if stripped(obs.pool, &group) && r.memory.Knows(group.UID) && !slices.ContainsFunc(obs.groups, func(g v1alpha1.WorkerGroup) bool { return g.UID == group.UID }) {
+			obs.groups = append(obs.groups, group)
+		}
 	}
+}
+
+// stripped says that a group is the pool's although its labels and its reference do not say so: it has the name that only the pool gives, no
+// controller, and was made in the pool's life. It gets them back. A group that an earlier pool of this name left behind is older.
+func stripped(pool *v1alpha1.WorkerPool, group *v1alpha1.WorkerGroup) bool {
+	return metav1.GetControllerOf(group) == nil && group.Spec.PoolName == pool.Name && !group.CreationTimestamp.Before(&pool.CreationTimestamp)
 }
 
 // childLook is what to look for of one object beside the groups.
@@ -240,7 +251,7 @@ func (o *observation) input(now time.Time) plan.Input {
 		rechosen := seeded.RechosenVictims && marked && g.Spec.Revision == o.revision && o.pool.DeletionTimestamp == nil
 		ordinal, _ := resources.GroupOrdinal(o.pool.Name, g.Spec.Revision, g.Name)
 		planned := plan.Group{
-			Name: g.Name, UID: g.UID, Revision: g.Spec.Revision, Ordinal: ordinal,
+			Name: g.Name, UID: g.UID, Revision: resources.RevisionOf(g), Ordinal: ordinal,
 			Deleting:     g.DeletionTimestamp != nil,
 			DrainTimeout: drainTimeout(g),
 			Reachable:    reachable(g),

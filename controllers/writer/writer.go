@@ -6,6 +6,7 @@ package writer
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -83,6 +84,22 @@ func (w *Writer) Apply(ctx context.Context, owner types.UID, have client.Object,
 		return err
 	}
 	w.Ledger.Wrote(owner, have, u.GetResourceVersion())
+	return nil
+}
+
+// Merge writes a JSON merge patch to this very version of have: a list is replaced as a whole, and null takes a field away, whoever set it.
+// It is for what others added beside our fields and Apply would leave.
+func (w *Writer) Merge(ctx context.Context, owner types.UID, have client.Object, fields map[string]any) error {
+	fields["metadata"] = map[string]any{"resourceVersion": have.GetResourceVersion()}
+	patch, err := json.Marshal(fields)
+	if err != nil {
+		return err
+	}
+	obj := have.DeepCopyObject().(client.Object)
+	if err := w.Client.Patch(ctx, obj, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(v1alpha1.FieldManagerOperator)); err != nil {
+		return err
+	}
+	w.Ledger.Wrote(owner, obj, obj.GetResourceVersion())
 	return nil
 }
 

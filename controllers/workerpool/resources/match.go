@@ -17,7 +17,7 @@ import (
 // GroupMatches compares what may change during a group's life. Its pod settings may not: they are its revision.
 func GroupMatches(want, have *v1alpha1.WorkerGroup) bool {
 	return metaMatches(want, have) &&
-		want.Spec.Workers == have.Spec.Workers &&
+		want.Spec.Workers == have.Spec.Workers && want.Spec.PoolName == have.Spec.PoolName && want.Spec.Revision == have.Spec.Revision &&
 		equality.Semantic.DeepEqual(want.Spec.RecycleRequest, have.Spec.RecycleRequest) &&
 		equality.Semantic.DeepEqual(want.Spec.LiveSettings, have.Spec.LiveSettings)
 }
@@ -35,6 +35,24 @@ func ServiceMatches(want, have *corev1.Service) bool {
 	return have.Spec.Type == want.Spec.Type &&
 		equality.Semantic.DeepEqual(want.Spec.Selector, have.Spec.Selector) &&
 		equality.Semantic.DeepEqual(want.Spec.Ports, ports)
+}
+
+// ServiceAdditions is a merge patch that takes away what others added to ports and selector; nil when they added nothing. Two ports of one
+// name, theirs and ours, would be refused.
+func ServiceAdditions(want, have *corev1.Service) map[string]any {
+	selector, added := map[string]any{}, len(have.Spec.Ports) > len(want.Spec.Ports)
+	for i, p := range have.Spec.Ports {
+		added = added || i >= len(want.Spec.Ports) || want.Spec.Ports[i].Port != p.Port || want.Spec.Ports[i].Protocol != p.Protocol
+	}
+	for key := range have.Spec.Selector {
+		if _, ours := want.Spec.Selector[key]; !ours {
+			selector[key], added = nil, true
+		}
+	}
+	if !added {
+		return nil
+	}
+	return map[string]any{"spec": map[string]any{"selector": selector, "ports": want.Spec.Ports}}
 }
 
 // PodDisruptionBudgetMatches compares how many pods must stay, which, and what is allowed of those that are not Ready.

@@ -52,6 +52,15 @@ func Revision(settings *v1alpha1.PodSettings) (string, error) {
 	return text[:revisionLength], nil
 }
 
+// RevisionOf is the revision of what a group would give its next pod: another than the one it was made from when somebody changed that.
+func RevisionOf(group *v1alpha1.WorkerGroup) string {
+	revision, err := Revision(&group.Spec.PodSettings)
+	if err != nil {
+		return group.Spec.Revision
+	}
+	return revision
+}
+
 func same(a, b any) bool {
 	x, err := json.Marshal(a)
 	if err != nil {
