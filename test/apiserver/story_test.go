@@ -180,7 +180,7 @@ func (s *scene) probe(name string) {
 // Load costs the operator at most one write for each of the router's, and the router writes load at most once a minute.
 func TestWritesUnderLoad(t *testing.T) {
 	s := beginAlone(t)
-	writes, wrap := countWrites("busy-")
+	writes, wrap := countWrites("workerpools/busy-")
 	var err error
 	s.operator, err = fixture.StartOperator(server.Config, fixture.OperatorOptions{Namespace: s.namespace, WrapTransport: wrap})
 	s.must(err)
