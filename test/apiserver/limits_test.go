@@ -29,7 +29,6 @@ type refusals struct {
 	seen  []string
 }
 
-
 func (f *refusals) wrap(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
 		response, err := next.RoundTrip(r)
