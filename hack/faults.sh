@@ -14,8 +14,8 @@ points=6
 FIGURES="$PWD/out/figures.jsonl" go test -race -v -count=1 -timeout 90m -parallel "$points" ./test/faults |
   { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
 
-# R7: the leader killed, stopped and asked to end.
-FIGURES="$PWD/out/figures.jsonl" go test -race -v -count=1 -timeout 10m -parallel 5 ./test/leader |
+# R7: the leader killed, stopped and asked to end. R13: pools of an earlier operator (UPGRADE_FROM) under this one.
+FIGURES="$PWD/out/figures.jsonl" go test -race -v -count=1 -timeout 15m -parallel 5 ./test/leader ./test/upgrade |
   { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
 
 # The world around the operator (R2 to R6, R8, R9, R12, R14): a package of its own, which waits even more.

@@ -205,9 +205,9 @@ func TestStoppedForAMinute(t *testing.T) {
 
 func stopped(w *world, r round, away time.Duration) {
 	w.t.Helper()
-	pool := r.begin(w, func() { w.gate.hold(r.method, r.resource) })
+	pool := r.begin(w, func() { w.gate.Hold(r.method, r.resource) })
 	select {
-	case <-w.gate.held:
+	case <-w.gate.Held:
 	case <-time.After(limit):
 		w.t.Fatalf("the leader sent no %s of %s", r.method, r.resource)
 	}
@@ -221,14 +221,14 @@ func stopped(w *world, r round, away time.Duration) {
 	time.Sleep(max(0, away-time.Since(since))) // how long the leader is away is what is tested
 	woken := time.Now()
 	w.must(w.first.Signal(syscall.SIGCONT))
-	w.gate.release()
+	w.gate.Release()
 	// The stopped one finds that its lease is gone, and ends; the Deployment starts it again.
 	if code, err := w.first.ExitCode(limit); err != nil || code == 0 {
 		w.t.Errorf("the stopped leader ended with %d (%v), want a failure that says that it does not lead", code, err)
 	}
 	results.Lock()
 	results.lateRounds++
-	results.lateWrites += 1 + len(w.gate.since(woken))
+	results.lateWrites += 1 + len(w.gate.Since(woken))
 	results.lateSeconds = max(results.lateSeconds, woken.Sub(since).Seconds())
 	results.Unlock()
 	if pool != nil {

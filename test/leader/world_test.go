@@ -33,7 +33,7 @@ type world struct {
 	ctx           context.Context
 	namespace     string
 	lease         []string
-	gate          *gate // the first operator's way to the API server
+	gate          *fixture.Gate // the first operator's way to the API server
 	first, second *fixture.Program
 	leader        string // the first one's name in the lease
 	seen          *audit
@@ -53,14 +53,14 @@ func begin(t *testing.T, prefix string, lease []string) *world {
 		}
 	})
 	w.seen = watch(t, w.namespace)
-	w.gate, err = openGate(server.Config)
+	w.gate, err = fixture.OpenGate(server.Config)
 	w.must(err)
-	t.Cleanup(w.gate.close)
+	t.Cleanup(w.gate.Close)
 	w.first = w.start("first", w.gate)
 	w.leader = w.newHolder("")
-	behind, err := openGate(server.Config)
+	behind, err := fixture.OpenGate(server.Config)
 	w.must(err)
-	t.Cleanup(behind.close)
+	t.Cleanup(behind.Close)
 	w.second = w.start("second", behind)
 	return w
 }
@@ -72,7 +72,7 @@ func (w *world) must(err error) {
 	}
 }
 
-func (w *world) start(name string, through *gate) *fixture.Program {
+func (w *world) start(name string, through *fixture.Gate) *fixture.Program {
 	w.t.Helper()
 	dir := w.t.TempDir()
 	kubeconfig := filepath.Join(dir, "kubeconfig")
