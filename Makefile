@@ -146,9 +146,9 @@ test-python: $(VENV_READY) ## Python tests of worker and client
 test-apiserver: ## Operator and router against a real etcd and kube-apiserver
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" FIGURES="$(CURDIR)/out/figures.jsonl" go test -race -parallel 6 ./test/apiserver/... ./router/membership/...
 
-.PHONY: test-nodes
-test-nodes: ## Nodes cordoned, lost and back, and kubectl drain, against a real API server (90 s)
-	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" go test -race ./test/nodes/...
+.PHONY: test-drains
+test-drains: ## Nodes cordoned, lost and back, and kubectl drain, against a real API server (90 s)
+	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" FIGURES="$(CURDIR)/out/figures.jsonl" go test -race ./test/nodes/...
 
 .PHONY: test-monitoring
 test-monitoring: ## Alerts fire when they should, and ask only for metrics that exist (Prometheus' own engine)

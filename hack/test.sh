@@ -38,7 +38,7 @@ stage "alerts and dashboard" make test-monitoring
 stage "seeded bugs of the router" make seeded
 stage "fuzz" make fuzz
 stage "api server tests" make test-apiserver
-stage "nodes and drains" make test-nodes
+stage "nodes and drains" make test-drains
 stage "faults: crash at every write" make faults
 stage "many pools" make scale
 stage "faults: data path" make datapath-faults

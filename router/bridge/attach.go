@@ -24,7 +24,7 @@ func (s *Server) serveWorker(c *conn, h *bridgev1.Hello) {
 		s.refuse(c, h, reason, why)
 		return
 	}
-	err := error(nil)
+	var err error
 	if c.role == bridgev1.Role_ROLE_DATA {
 		if c.marks, err = c.takeMarks(h); err != nil {
 			s.handler.Note("a worker's marks cannot be used: each of its calls is told by a frame", err)

@@ -115,6 +115,8 @@ var limits = []limit{
 	{path: "profile", kind: text, max: anyLength, values: []string{"Process", "Thread"}},
 	{path: "slots", kind: integer, min: 2, max: 256},
 	{path: "drain", kind: object},
+	// The operator alone acts on it.
+	{path: "drain.onDeadline", kind: text, max: anyLength, values: []string{"Terminate", "Hold"}},
 	{path: "drain.timeout", kind: duration, min: int64(time.Second), max: int64(24 * time.Hour)},
 	{path: "drainRequest", kind: object},
 	{path: "drainRequest.startedAt", kind: moment, required: true},

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -149,7 +150,7 @@ func (s *story) goneItself(p *v1alpha1.WorkerPool, limit time.Duration) {
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
-		return fmt.Errorf("still there: %v %s", err, conditions(p.Status.Conditions))
+		return errors.Join(err, fmt.Errorf("still there: %s", conditions(p.Status.Conditions)))
 	})
 }
 
@@ -190,7 +191,7 @@ func (s *story) wayOut() {
 			return fmt.Errorf("it still finds some: %s", out)
 		}
 		if kinds, gone := s.kubectl("get", "wpool,wgroup", "-A", "-o", "name"); gone == nil && strings.TrimSpace(kinds) != "" {
-			return fmt.Errorf("left are %s (the line: %v %s)", kinds, err, out)
+			return errors.Join(fmt.Errorf("left are %s (the line: %s)", kinds, out), err)
 		}
 		return nil
 	})

@@ -137,7 +137,12 @@ func newCrowd(t *testing.T, n int) *crowd {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- seen.Start(ctx) }()
-	t.Cleanup(func() { stop(); <-ended })
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 	return &crowd{n: n, namespace: namespace, seen: seen}
 }
 
