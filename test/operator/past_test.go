@@ -62,7 +62,7 @@ func TestStaleAPIServer(t *testing.T) {
 	for range runs {
 		at := first + random.Uint64N(last-first+1)
 		must(t, s.stop())
-		s.wire.Past(strconv.FormatUint(at, 10), false)
+		s.wire.Past(strconv.FormatUint(at, 10))
 		must(t, s.start())
 		idle(t, inThePast, inThePast, func(int) {})
 		s.wire.Present()
