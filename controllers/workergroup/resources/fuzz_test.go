@@ -69,6 +69,12 @@ func breaches(standard policy.Evaluator, template *v1alpha1.PodTemplate) []strin
 		}
 	}
 	found = append(found, containerBreaches(spec, was)...)
+	for i := range spec.Volumes {
+		// The API server's default for a volume without a source.
+		if spec.Volumes[i].VolumeSource == (corev1.VolumeSource{}) {
+			spec.Volumes[i].EmptyDir = &corev1.EmptyDirVolumeSource{}
+		}
+	}
 	if r := policy.AggregateCheckResults(standard.EvaluatePod(api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}, &pod.ObjectMeta, spec)); !r.Allowed {
 		found = append(found, "restricted standard: "+r.ForbiddenDetail())
 	}
@@ -130,6 +136,7 @@ var tricks = []string{
 	`{"spec":{"containers":[{"name":"a","image":"x","ports":[{"name":"grpc","containerPort":8080}]},{"name":"a","image":"x","ports":[{"containerPort":1,"hostPort":80}]}]}}`,
 	`{"spec":{"initContainers":[{"name":"router","image":"x","restartPolicy":"Always"}],"ephemeralContainers":[{"name":"e"}],"hostNetwork":true,"hostPID":true}}`,
 	`{"spec":{"containers":[{"name":"worker","restartPolicy":"Never"}]}}`,
+	`{"spec":{"volumes":[{}]}}`,
 	`{"spec":{"volumes":[{"name":"h","hostPath":{"path":"/"}}]}}`,
 	`{"spec":{"volumes":[{"name":"t","projected":{"sources":[{"serviceAccountToken":{"path":"token"}}]}}]}}`,
 	`{"spec":{"serviceAccountName":"demo-router","volumes":[{"name":"t","projected":{"sources":[{"serviceAccountToken":{"path":"token"}}]}}]}}`,

@@ -72,6 +72,7 @@ func refusedContainer(list string, c *corev1.Container, worker bool) error {
 		owned := c.Image != "" || c.Command != nil || c.Args != nil || c.LivenessProbe != nil || c.ReadinessProbe != nil || c.StartupProbe != nil || c.Lifecycle != nil
 		say(owned, "image", "image, command, args, lifecycle and probes of the worker container belong to the operator; use spec.image, spec.adapter and spec.args")
 	}
+	say(namesHost(c), "probes", "probes and hooks ask the pod itself; remove host")
 	for _, e := range c.Env {
 		say(strings.HasPrefix(e.Name, reservedEnvPrefix), "env["+e.Name+"]", "variables that start with SNAKEPIT_ are reserved; rename it")
 	}
@@ -92,6 +93,26 @@ func refusedContainer(list string, c *corev1.Container, worker bool) error {
 		errs = append(errs, refusedProfiles(at+".securityContext", s.SeccompProfile, s.AppArmorProfile))
 	}
 	return errors.Join(errs...)
+}
+
+// namesHost says whether a probe or hook would have the kubelet ask another host.
+func namesHost(c *corev1.Container) bool {
+	var asks []*corev1.HTTPGetAction
+	var dials []*corev1.TCPSocketAction
+	for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
+		if p != nil {
+			asks, dials = append(asks, p.HTTPGet), append(dials, p.TCPSocket)
+		}
+	}
+	if c.Lifecycle != nil {
+		for _, h := range []*corev1.LifecycleHandler{c.Lifecycle.PostStart, c.Lifecycle.PreStop} {
+			if h != nil {
+				asks, dials = append(asks, h.HTTPGet), append(dials, h.TCPSocket)
+			}
+		}
+	}
+	return slices.ContainsFunc(asks, func(a *corev1.HTTPGetAction) bool { return a != nil && a.Host != "" }) ||
+		slices.ContainsFunc(dials, func(d *corev1.TCPSocketAction) bool { return d != nil && d.Host != "" })
 }
 
 func refusedProfiles(path string, seccomp *corev1.SeccompProfile, appArmor *corev1.AppArmorProfile) error {
