@@ -1,0 +1,4 @@
+package main
+
+// operatorExceptions are rights of the operator that the stories need not use.
+var operatorExceptions = map[right]string{}
