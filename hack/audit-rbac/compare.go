@@ -48,8 +48,8 @@ type account struct {
 }
 
 type result struct {
-	requests, used, excepted int
-	faults                   []string
+	events, used, excepted int
+	faults                 []string
 }
 
 func compare(a account, all []request) result {
@@ -60,7 +60,7 @@ func compare(a account, all []request) result {
 		if !a.is(q.user) {
 			continue
 		}
-		r.requests++
+		r.events++
 		at := slices.IndexFunc(a.granted, func(g right) bool { return g.allows(q.right) })
 		switch {
 		case at < 0 && q.forbidden:
@@ -89,7 +89,7 @@ func compare(a account, all []request) result {
 			faults[fmt.Sprintf("%s: an exception is not among its rights: %s", a.name, e)] = true
 		}
 	}
-	if r.requests == 0 {
+	if r.events == 0 {
 		faults[a.name+": no request in the log"] = true
 	}
 	r.faults = slices.Sorted(maps.Keys(faults))

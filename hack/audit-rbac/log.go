@@ -29,9 +29,8 @@ type request struct {
 
 // event is the part of audit.k8s.io/v1 Event that is read here.
 type event struct {
-	Stage string `json:"stage"`
-	Verb  string `json:"verb"`
-	User  struct {
+	Verb string `json:"verb"`
+	User struct {
 		Username string `json:"username"`
 	} `json:"user"`
 	ObjectRef *struct {
@@ -62,8 +61,8 @@ func readLog(path string) ([]request, error) {
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", path, n, err)
 		}
-		// A watch has two events, at its start and at its end; one is enough.
-		if e.ObjectRef == nil || e.Stage == "ResponseStarted" || !(isOperator(e.User.Username) || isRouter(e.User.Username)) {
+		// A watch that goes on has only the event of its start.
+		if e.ObjectRef == nil || !(isOperator(e.User.Username) || isRouter(e.User.Username)) {
 			continue
 		}
 		resource := e.ObjectRef.Resource

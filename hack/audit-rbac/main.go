@@ -47,7 +47,7 @@ func run(folder string) error {
 		{"router", isRouter, routerRights(), nil},
 	} {
 		result := compare(a, all)
-		fmt.Printf("audit-rbac: %s: %d requests, %d of %d rights used, %d are exceptions\n", a.name, result.requests, result.used, len(a.granted), result.excepted)
+		fmt.Printf("audit-rbac: %s: %d events, %d of %d rights used, %d are exceptions\n", a.name, result.events, result.used, len(a.granted), result.excepted)
 		for _, fault := range result.faults {
 			faults = append(faults, errors.New(fault))
 		}
