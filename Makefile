@@ -206,8 +206,8 @@ reliability: ## Write docs/reliability.md from the figures of the fault tests; a
 test-e2e: ## Stories on a real node; needs cluster-up, images and install (make test does all)
 	FIGURES="$(CURDIR)/out/figures.jsonl" SNAKEPIT_E2E=1 go test -v -count=1 -timeout 30m ./test/e2e/...
 
-.PHONY: test-lost-nodes
-test-lost-nodes: ## A node lost and returned, kubectl drain; needs cluster-up NODES=2, images and install
+.PHONY: test-nodes
+test-nodes: ## A node lost and returned, kubectl drain; needs cluster-up NODES=2, images and install
 	FIGURES="$(CURDIR)/out/figures.jsonl" SNAKEPIT_E2E=1 go test -v -count=1 -timeout 20m -run '^(TestNodeLostAndReturned|TestKubectlDrain)$$' ./test/e2e
 
 .PHONY: clean

@@ -19,7 +19,7 @@ func beginOnTwoNodes(t *testing.T) (s *story, second string) {
 	t.Helper()
 	names := nodeNames(t)
 	if clusterIsForeign() || len(names) < 2 {
-		t.Skip("left out: needs a second node that may be lost; to run it: make test-lost-nodes")
+		t.Skip("left out: needs a second node that may be lost; to run it: make test-nodes")
 	}
 	s = begin(t)
 	first, second := names[0], names[1]
