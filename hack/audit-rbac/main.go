@@ -44,7 +44,7 @@ func run(folder string) error {
 	var faults []error
 	for _, a := range []account{
 		{"operator", isOperator, granted, operatorExceptions},
-		{"router", isRouter, routerRights(), nil},
+		{"router", isRouter, routerRights(), routerExceptions},
 	} {
 		result := compare(a, all)
 		fmt.Printf("audit-rbac: %s: %d events, %d of %d rights used, %d are exceptions\n", a.name, result.events, result.used, len(a.granted), result.excepted)
