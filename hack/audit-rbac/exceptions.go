@@ -6,6 +6,7 @@ const (
 	forFallback = "only where the API server cannot stream a list as a watch, which client-go prefers"
 	forOwners   = "no request: the admission plugin OwnerReferencesPermissionEnforcement asks whether who sets blockOwnerDeletion has it"
 	forMetrics  = "only when somebody reads the metrics; test/apiserver does"
+	forSeries   = "only when the same Event is repeated"
 	forConflict = "only after a conflict, to tell whether another group has its name"
 )
 
@@ -14,6 +15,7 @@ var operatorExceptions = map[right]string{
 	{"", "serviceaccounts", "patch", ""}:                           forRepair,
 	{"policy", "poddisruptionbudgets", "patch", ""}:                forRepair,
 	{"rbac.authorization.k8s.io", "rolebindings", "patch", ""}:     forRepair,
+	{"events.k8s.io", "events", "patch", ""}:                       forSeries,
 	{"", "nodes", "list", ""}:                                      forFallback,
 	{"snakepit.dev", "workerpools", "list", ""}:                    forFallback,
 	{"snakepit.dev", "workerpools/finalizers", "update", ""}:       forOwners,
