@@ -62,7 +62,8 @@ func readLog(path string) ([]request, error) {
 			return nil, fmt.Errorf("%s:%d: %w", path, n, err)
 		}
 		// A watch that goes on has only the event of its start.
-		if e.ObjectRef == nil || !(isOperator(e.User.Username) || isRouter(e.User.Username)) {
+		ours := isOperator(e.User.Username) || isRouter(e.User.Username)
+		if e.ObjectRef == nil || !ours {
 			continue
 		}
 		resource := e.ObjectRef.Resource

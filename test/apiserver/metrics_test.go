@@ -64,8 +64,11 @@ func TestMetricsAccess(t *testing.T) {
 	} {
 		fixture.Eventually(t, limit, "metrics "+who.name, func() error {
 			code, body, err := ask(s.ctx, url, who.token)
-			if err != nil || code != who.want {
-				return fmt.Errorf("answer %d (%v), want %d: %s", code, err, who.want, body)
+			if err != nil {
+				return err
+			}
+			if code != who.want {
+				return fmt.Errorf("answer %d, want %d: %s", code, who.want, body)
 			}
 			if shown := strings.Contains(body, "snakepit_operator_"); shown != (who.want == http.StatusOK) {
 				return fmt.Errorf("with answer %d the metrics are shown: %v", code, shown)
@@ -125,7 +128,7 @@ func ask(ctx context.Context, url, token string) (int, string, error) {
 	if err != nil {
 		return 0, "", err
 	}
-	defer answer.Body.Close()
+	defer answer.Body.Close() //nolint:errcheck // it is only read
 	body, err := io.ReadAll(io.LimitReader(answer.Body, 4<<20))
 	return answer.StatusCode, string(body), err
 }
