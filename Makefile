@@ -120,7 +120,7 @@ fmt: $(VENV_READY) ## Format Go, Python and protobuf
 	$(BUF) format -w
 
 .PHONY: lint
-lint: $(VENV_READY) ## Lint Go (import table included), Python and protobuf
+lint: $(VENV_READY) ## Lint Go (import table included), Python, protobuf and what is installed
 	$(GOLANGCI) run ./...
 	$(BUF) lint
 	$(BUF) format -d --exit-code
@@ -128,6 +128,7 @@ lint: $(VENV_READY) ## Lint Go (import table included), Python and protobuf
 	$(VENV)/bin/ruff check worker-image hack test
 	$(VENV)/bin/ruff format --check worker-image hack test
 	cd worker-image && ../$(VENV)/bin/mypy
+	hack/score.sh
 
 .PHONY: vuln
 vuln: ## Known vulnerabilities in what we call; VULNDB=folder or .tar.xz of the database, else the online one
@@ -205,6 +206,7 @@ reliability: ## Write docs/reliability.md from the figures of the fault tests; a
 .PHONY: test-e2e
 test-e2e: ## Stories on a real node; needs cluster-up, images and install (make test does all)
 	FIGURES="$(CURDIR)/out/figures.jsonl" SNAKEPIT_E2E=1 go test -v -count=1 -timeout 30m ./test/e2e/...
+	@if [ "$(CLUSTER)" = local ]; then go run ./hack/audit-rbac "$$(dirname "$$(readlink -f "$(KUBECONFIG)")")/log"; else echo "left out: rights that nobody used are found in the audit log of a local cluster only"; fi
 
 .PHONY: test-nodes
 test-nodes: ## A node lost and returned, kubectl drain; needs cluster-up NODES=2, images and install

@@ -31,7 +31,7 @@ import (
 
 // The operator's own rights: leader election, and checking who reads its metrics.
 // +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,namespace=snakepit-system,verbs=get;create;update
-// +kubebuilder:rbac:groups="",resources=events,namespace=snakepit-system,verbs=create;patch
+// +kubebuilder:rbac:groups="",resources=events,namespace=snakepit-system,verbs=create
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
 // +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
 

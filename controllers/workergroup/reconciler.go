@@ -24,7 +24,7 @@ import (
 )
 
 // +kubebuilder:rbac:groups=snakepit.dev,resources=workergroups,verbs=get;list;watch;create;patch;delete
-// +kubebuilder:rbac:groups=snakepit.dev,resources=workergroups/status,verbs=get;patch
+// +kubebuilder:rbac:groups=snakepit.dev,resources=workergroups/status,verbs=patch
 // +kubebuilder:rbac:groups=snakepit.dev,resources=workergroups/finalizers,verbs=update
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch

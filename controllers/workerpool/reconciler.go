@@ -30,11 +30,11 @@ import (
 
 // The rights on roles include what those roles grant: the API server lets nobody grant what he does not hold.
 // +kubebuilder:rbac:groups=snakepit.dev,resources=workerpools,verbs=get;list;watch;patch
-// +kubebuilder:rbac:groups=snakepit.dev,resources=workerpools/status,verbs=get;patch
+// +kubebuilder:rbac:groups=snakepit.dev,resources=workerpools/status,verbs=patch
 // +kubebuilder:rbac:groups=snakepit.dev,resources=workerpools/finalizers,verbs=update
 // +kubebuilder:rbac:groups="",resources=services;serviceaccounts,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch;delete
-// +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=nodes,verbs=list;watch
 // +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=roles;rolebindings,verbs=get;list;watch;create;patch;delete
 
 const (

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
@@ -48,6 +49,11 @@ func TestApplyCallStream(t *testing.T) {
 	}
 	s.restrictedPod(p)
 	s.delete(p, 30*time.Second)
+	s.must(s.each(&corev1.EventList{}, func(o client.Object) {
+		if e := o.(*corev1.Event); e.Reason == "FailedPreStopHook" {
+			t.Errorf("the drain before the pod's end did not work: %s: %s", e.InvolvedObject.FieldPath, e.Message)
+		}
+	}, client.InNamespace(s.namespace)))
 }
 
 // restrictedPod checks what the API server's admission cannot see: where the API token is.

@@ -19,6 +19,7 @@ var configPaths = map[string]string{
 	"kubelet.yaml":        "etc/kubelet.yaml",
 	"kube-proxy.yaml":     "etc/kube-proxy.yaml",
 	"authentication.yaml": "etc/authentication.yaml",
+	"audit.yaml":          "etc/audit.yaml",
 }
 
 // WriteFiles writes the configuration files of the node's programs into the
@@ -121,6 +122,11 @@ func (c Config) apiServerArgs() []string {
 		"--service-account-signing-key-file=" + pki("service-account.key"),
 		"--authentication-config=" + c.Path("etc", "authentication.yaml"),
 		"--authorization-mode=Node,RBAC",
+		// Beside the programs' output; hack/audit-rbac reads it.
+		"--audit-policy-file=" + c.Path("etc", "audit.yaml"),
+		"--audit-log-path=" + c.Log("audit"),
+		"--audit-log-maxsize=50",
+		"--audit-log-maxbackup=3",
 		"--enable-admission-plugins=NodeRestriction",
 		"--allow-privileged=true",
 		"--profiling=false",

@@ -1,0 +1,139 @@
+package apiserver
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/snakepit-k8s/snakepit/test/fixture"
+)
+
+// The operator itself, with the account and the rights that dist/install.yaml gives it, shows its metrics to whom it should and to nobody else.
+func TestMetricsAccess(t *testing.T) {
+	s := beginAlone(t)
+	s.must(ensureSystem(s.ctx))
+	for _, obj := range distObjects(t, filepath.Join(fixture.Root(), "dist", "install.yaml")) {
+		switch obj.GetKind() {
+		case "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding":
+			s.must(server.Client.Create(s.ctx, obj))
+			t.Cleanup(func() {
+				if err := server.Client.Delete(context.WithoutCancel(s.ctx), obj); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	operator := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "snakepit-system", Name: "snakepit-operator"}}
+	url := s.metricsOf(s.token(operator))
+	stranger := s.account("stranger")
+	reader := s.account("reader")
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: s.namespace},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "snakepit-metrics-reader"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: s.namespace, Name: reader.Name}},
+	}
+	s.must(server.Client.Create(s.ctx, binding))
+	t.Cleanup(func() {
+		if err := server.Client.Delete(context.WithoutCancel(s.ctx), binding); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, who := range []struct {
+		name, token string
+		want        int
+	}{
+		{"without a token", "", http.StatusUnauthorized},
+		// The library's answer when TokenReview finds fault with the token itself.
+		{"with a token of nobody", "nobody", http.StatusInternalServerError},
+		{"without the role", s.token(stranger), http.StatusForbidden},
+		{"with the role", s.token(reader), http.StatusOK},
+	} {
+		fixture.Eventually(t, limit, "metrics "+who.name, func() error {
+			code, body, err := ask(s.ctx, url, who.token)
+			if err != nil {
+				return err
+			}
+			if code != who.want {
+				return fmt.Errorf("answer %d, want %d: %s", code, who.want, body)
+			}
+			if shown := strings.Contains(body, "snakepit_operator_"); shown != (who.want == http.StatusOK) {
+				return fmt.Errorf("with answer %d the metrics are shown: %v", code, shown)
+			}
+			return nil
+		})
+	}
+}
+
+func (s *scene) account(name string) *corev1.ServiceAccount {
+	s.t.Helper()
+	a := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name}}
+	s.must(server.Client.Create(s.ctx, a))
+	return a
+}
+
+func (s *scene) token(account *corev1.ServiceAccount) string {
+	s.t.Helper()
+	request := &authenticationv1.TokenRequest{}
+	s.must(server.Client.SubResource("token").Create(s.ctx, account, request))
+	return request.Status.Token
+}
+
+// metricsOf starts the operator's program with a token, and gives the address of its metrics.
+func (s *scene) metricsOf(token string) string {
+	s.t.Helper()
+	dir := s.t.TempDir()
+	binary, kubeconfig := filepath.Join(dir, "manager"), filepath.Join(dir, "kubeconfig")
+	s.must(fixture.BuildOperator(fixture.Root(), binary))
+	config := api.NewConfig()
+	config.Clusters["it"] = &api.Cluster{Server: server.Config.Host, CertificateAuthorityData: server.Config.CAData}
+	config.AuthInfos["operator"] = &api.AuthInfo{Token: token}
+	config.Contexts["it"] = &api.Context{Cluster: "it", AuthInfo: "operator"}
+	config.CurrentContext = "it"
+	s.must(clientcmd.WriteToFile(*config, kubeconfig))
+	// A port that is free now; the operator does not say which one it would choose.
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	s.must(err)
+	address := free.Addr().String()
+	s.must(free.Close())
+	program, err := fixture.StartOperatorProgram(binary, dir, "operator", kubeconfig, s.namespace, "--metrics-bind-address="+address)
+	s.must(err)
+	s.t.Cleanup(program.Kill)
+	return "https://" + address + "/metrics"
+}
+
+func ask(ctx context.Context, url, token string) (int, string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true} // it makes its own certificate
+	answer, err := (&http.Client{Transport: transport, Timeout: limit}).Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer answer.Body.Close() //nolint:errcheck // it is only read
+	body, err := io.ReadAll(io.LimitReader(answer.Body, 4<<20))
+	return answer.StatusCode, string(body), err
+}
+
+// ensureSystem makes the operator's namespace, which tests of this package share.
+func ensureSystem(ctx context.Context) error {
+	return client.IgnoreAlreadyExists(server.Client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "snakepit-system"}}))
+}
