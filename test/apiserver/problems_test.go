@@ -190,14 +190,6 @@ var refusals = []refusing{
 		down.Close()
 		return s.webhook(down.URL, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: down.Certificate().Raw}))
 	}},
-	{"pod security", []string{`violates PodSecurity "restricted:latest"`}, func(s *scene) func() {
-		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}}
-		level := func(value any) {
-			s.must(server.Client.Patch(s.ctx, namespace, mergePatch(s.t, map[string]any{"metadata": map[string]any{"labels": map[string]any{"pod-security.kubernetes.io/enforce": value}}})))
-		}
-		level("restricted")
-		return func() { level(nil) }
-	}},
 }
 
 // R11: what the API server refuses is told in its own words and heals without anybody deleting something.
@@ -206,12 +198,7 @@ func TestRefusals(t *testing.T) {
 		t.Run(r.name, func(t *testing.T) {
 			s := begin(t)
 			undo := r.refuse(s)
-			pool := s.pool("refused", 1, func(p *v1alpha1.WorkerPool) {
-				// A volume that the restricted standard does not allow.
-				p.Spec.Template = &v1alpha1.PodTemplate{Spec: &v1alpha1.PodTemplateSpec{
-					Volumes: []corev1.Volume{{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/data"}}}},
-				}}
-			})
+			pool := s.pool("refused", 1)
 			for _, text := range append(r.says, "the API server refused pod refused-", "it is tried again") {
 				s.expect(pool, v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonPodRejected, text)
 				s.expect(pool, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonPodRejected, text)
