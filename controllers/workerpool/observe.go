@@ -52,16 +52,16 @@ func (r *Reconciler) observe(ctx context.Context, pool *v1alpha1.WorkerPool) (*o
 			obs.groups = append(obs.groups, group)
 		}
 	}
-	if err := r.observeNames(ctx, obs); err != nil {
+	var pods corev1.PodList
+	if err := r.Writer.Client.List(ctx, &pods, client.InNamespace(pool.Namespace), writer.Naming(pool.UID)); err != nil {
+		return nil, err
+	}
+	if err := r.observeNames(ctx, obs, pods.Items); err != nil {
 		return nil, err
 	}
 	alive := map[string]bool{}
 	for i := range obs.groups {
 		alive[string(obs.groups[i].UID)] = true
-	}
-	var pods corev1.PodList
-	if err := r.Writer.Client.List(ctx, &pods, client.InNamespace(pool.Namespace), writer.Naming(pool.UID)); err != nil {
-		return nil, err
 	}
 	ofGroup := map[types.UID][]*corev1.Pod{}
 	for i := range pods.Items {
@@ -97,7 +97,7 @@ func holder(pod *corev1.Pod, groups []v1alpha1.WorkerGroup) string {
 }
 
 // observeNames finds which names of the current revision's groups are in use, whoever owns the group: as many as are in a row.
-func (r *Reconciler) observeNames(ctx context.Context, obs *observation) error {
+func (r *Reconciler) observeNames(ctx context.Context, obs *observation, pods []corev1.Pod) error {
 	for n := 0; ; n++ {
 		var group v1alpha1.WorkerGroup
 		key := types.NamespacedName{Namespace: obs.pool.Namespace, Name: resources.GroupName(obs.pool.Name, obs.revision, n)}
@@ -109,16 +109,18 @@ func (r *Reconciler) observeNames(ctx context.Context, obs *observation) error {
 			return err
 		}
 		obs.used[n] = true
-		if stripped(obs.pool, &group) && r.memory.Knows(group.UID) && !slices.ContainsFunc(obs.groups, func(g v1alpha1.WorkerGroup) bool { return g.UID == group.UID }) {
+		if stripped(obs.pool, &group, pods) && r.memory.Knows(group.UID) && !slices.ContainsFunc(obs.groups, func(g v1alpha1.WorkerGroup) bool { return g.UID == group.UID }) {
 			obs.groups = append(obs.groups, group)
 		}
 	}
 }
 
-// stripped says that a group is the pool's although its labels and its reference do not say so: it has the name that only the pool gives, no
-// controller, and was made in the pool's life. It gets them back. A group that an earlier pool of this name left behind is older.
-func stripped(pool *v1alpha1.WorkerPool, group *v1alpha1.WorkerGroup) bool {
-	return metav1.GetControllerOf(group) == nil && group.Spec.PoolName == pool.Name && !group.CreationTimestamp.Before(&pool.CreationTimestamp)
+// stripped says that a group is the pool's although its labels and its reference do not say so: it has no controller, and a pod of the pool was
+// made for it. It gets them back. A group without such a pod may be anybody's, whatever its name is: it is never adopted.
+func stripped(pool *v1alpha1.WorkerPool, group *v1alpha1.WorkerGroup, pods []corev1.Pod) bool {
+	return metav1.GetControllerOf(group) == nil && slices.ContainsFunc(pods, func(pod corev1.Pod) bool {
+		return pod.Labels[v1alpha1.LabelPoolUID] == string(pool.UID) && pod.Labels[v1alpha1.LabelGroupUID] == string(group.UID)
+	})
 }
 
 // childLook is what to look for of one object beside the groups.
