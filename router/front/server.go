@@ -49,7 +49,7 @@ type Server struct {
 	grpc     *grpc.Server
 	health   *health.Server
 	budget   *budget
-	ahead    *budget       // of budget, for requests above readAhead that are read before their call is admitted
+	ahead    *budget // of budget, for requests above readAhead that are read before their call is admitted
 	answers  *Answers
 	patience time.Duration // RequestTimeout, but in tests
 }

@@ -171,7 +171,7 @@ func (c *call) toBuffers(m *bridge.Message) mem.BufferSlice {
 	if m.First == nil {
 		return mem.BufferSlice{}
 	}
-	var memory mem.BufferPool = pool
+	memory := pool
 	if unread := c.ask.Unread; unread != nil && m.Size > countedBytes {
 		unread.Hold(pooled(m), pool)
 		memory = unread
