@@ -164,7 +164,7 @@ scale: ## What many pools cost the operator (R15); SCALE=100,200,500,1000
 	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" FIGURES="$$PWD/out/figures.jsonl" go test -v -count=1 -timeout 60m ./test/scale | { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
 
 .PHONY: datapath-faults
-datapath-faults: $(VENV_READY) ## Faults on the whole data path: router, supervisor, workers, callers (S, F2); DATAPATH_SEED=n
+datapath-faults: $(VENV_READY) ## Faults on the whole data path: router, supervisor, workers, callers (S, F2); DATAPATH_SEED=n; FAULTS=all for the long forms of S4 and S12 (11 min more)
 	FIGURES="$$PWD/out/figures.jsonl" go test -race -count=1 -v -timeout 30m ./test/datapath | { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
 
 .PHONY: soak
@@ -182,6 +182,10 @@ mutations: ## Every accepted value of every property of a pool's spec, there and
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZ_TIME (30s) each
 	@FIGURES="$(CURDIR)/out/figures.jsonl" hack/fuzz.sh
+
+.PHONY: sequences
+sequences: ## Random sequences of commands against a model (F5), SEQUENCES (2000) for each
+	@FIGURES="$(CURDIR)/out/figures.jsonl" hack/sequences.sh
 
 .PHONY: bench
 bench: $(VENV_READY) ## Compare with plain grpcio and write docs/benchmarks.md; BASELINE=commit, BENCH_QUICK=1 (a look, 2 min)

@@ -36,6 +36,7 @@ stage "python tests" make test-python
 stage "go unit tests" make test-unit
 stage "alerts and dashboard" make test-monitoring
 stage "seeded bugs of the router" make seeded
+stage "models" make sequences
 stage "fuzz" make fuzz
 stage "api server tests" make test-apiserver
 stage "nodes and drains" make test-drains

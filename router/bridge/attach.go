@@ -24,13 +24,13 @@ func (s *Server) serveWorker(c *conn, h *bridgev1.Hello) {
 		s.refuse(c, h, reason, why)
 		return
 	}
-	var err error
 	if c.role == bridgev1.Role_ROLE_DATA {
+		var err error
 		if c.marks, err = c.takeMarks(h); err != nil {
 			s.handler.Note("a worker's marks cannot be used: each of its calls is told by a frame", err)
 		}
 	}
-	err = s.welcome(c)
+	err := s.welcome(c)
 	if err == nil {
 		w.attach(c, h)
 		if c.role == bridgev1.Role_ROLE_DATA {

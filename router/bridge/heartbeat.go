@@ -40,7 +40,7 @@ type pulse struct {
 	since  time.Time // begin of the silence, moved on by void rounds
 	last   time.Time // the last round
 	missed int       // rounds of silence that count
-	base   usage     // the first measurement within the silence; zero for none
+	base   usage     // the measurement with which the newest is compared: the first within the silence, void rounds included; zero for none
 }
 
 // round judges at a heartbeat: heard counts the frames that ever came, u is the newest measurement (zero for none).
@@ -59,13 +59,15 @@ func (p *pulse) round(now time.Time, heard uint64, u usage, h Heartbeat) judgeme
 		return void
 	}
 	p.missed++
-	if p.base.at.IsZero() || p.base.at.Before(p.since) {
+	if p.base.at.IsZero() {
 		p.base = u
 	}
-	if now.Sub(p.since) < h.Timeout || p.missed < h.Missed || !u.at.After(p.base.at) {
+	// Two measurements that lie close together say nothing where the machine is busy: the worker may not have had its turn between them.
+	measured := u.at.Sub(p.base.at)
+	if now.Sub(p.since) < h.Timeout || p.missed < h.Missed || measured < h.Timeout/2 {
 		return quiet
 	}
-	if (u.cpu-p.base.cpu)*100 >= u.at.Sub(p.base.at)*busyShare {
+	if (u.cpu-p.base.cpu)*100 >= measured*busyShare {
 		p.begin(now, u)
 		return busy
 	}

@@ -31,7 +31,7 @@ func (c *conn) takeMarks(h *bridgev1.Hello) (*marks, error) {
 		return nil, nil
 	}
 	if seals, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(c.handed), fcntlGetSeals, 0); errno != 0 || seals&sealsOfMarks != sealsOfMarks {
-		return nil, fmt.Errorf("the descriptor is no sealed memory (seals %#x): %w", seals, errno)
+		return nil, fmt.Errorf("the descriptor is no sealed memory (seals %#x, %w)", seals, errno)
 	}
 	var stat syscall.Stat_t
 	if err := syscall.Fstat(c.handed, &stat); err != nil || stat.Size != int64(slots*markBytes) {

@@ -246,6 +246,33 @@ func TestHeartbeatStories(t *testing.T) {
 	}
 }
 
+// On a machine that has no time for it, a worker in C code may get no turn between two measurements: what it used before them counts.
+func TestAStarvedWorkerIsNotStuck(t *testing.T) {
+	h := Heartbeat{Interval: 500 * time.Millisecond, Timeout: 2 * time.Second, Missed: 3}
+	p, now, u := pulse{}, time.Unix(1_700_000_000, 0), usage{}
+	round := func(gap, cpu, since time.Duration) judgement {
+		now = now.Add(gap)
+		u = usage{u.cpu + cpu, now.Add(-since)}
+		return p.round(now, 1, u, h)
+	}
+	round(h.Interval, 0, 0)
+	var got []judgement
+	for range 3 {
+		got = append(got, round(h.Interval, 50*time.Millisecond, 0))
+	}
+	got = append(got, round(3*h.Interval, 100*time.Millisecond, 0)) // the router itself was late
+	got = append(got, round(h.Interval, 0, 100*time.Millisecond), round(h.Interval/10, 0, 0))
+	if all := runes(got); strings.ContainsRune(all, rune('a'+stuck)) || !strings.ContainsRune(all, rune('a'+busy)) {
+		t.Errorf("%v", got)
+	}
+	for range 20 { // and one that is stuck from now on is found
+		if j := round(h.Interval, 0, 0); j == stuck {
+			return
+		}
+	}
+	t.Error("a stuck worker is never found")
+}
+
 func runes(all []judgement) string {
 	var b strings.Builder
 	for _, j := range all {

@@ -352,6 +352,9 @@ func (d *Dispatcher) release(c *Call, now time.Time) {
 		d.done(c.Life, false, now)
 	}
 	d.settle(w, now)
+	if l := c.Life; l != nil && l.Queued() > 0 && holder(l) == nil {
+		d.serveShared(now) // its worker was taken from it under this call: the next one may go to any
+	}
 }
 
 // unreserve takes a call off its worker. The one that was sent ahead, if any, has the slot then.

@@ -320,3 +320,22 @@ func TestADeathIsNotHeldAgainstACallThatWasOnlySentAhead(t *testing.T) {
 	s.notStarted(first, true)
 	s.expect(fmt.Sprintf("refuse 1 %d", WorkerDied))
 }
+
+// A life that is taken from its worker while a call of it runs there goes to any worker once that call has ended, also when that worker is not free.
+func TestALifeWithoutItsWorkerGoesOnElsewhere(t *testing.T) {
+	s := tell(t, 1, 1, func(s *Settings) { s.PrefetchBelow = 2 * time.Millisecond })
+	s.quick()
+	first := s.in("a", "a1")
+	s.call("other")
+	second := s.in("a", "a2")
+	s.expect("run a1@0", "ahead other@0", "ahead a2@0")
+	s.d.NotHeld(second, s.now)
+	s.apply()
+	s.expect()
+	s.d.SetWanted(2, s.now)
+	s.up(1, 1)
+	s.log = nil
+	s.d.Abandon(first, s.now)
+	s.apply()
+	s.expect("run a2@1")
+}

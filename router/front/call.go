@@ -72,7 +72,7 @@ func (c *caller) open(run func(*caller) error) error {
 		c.call.Deadline = deadline
 	}
 	if p, ok := peer.FromContext(c.ctx); ok && p.Addr != nil {
-		c.call.Peer = p.Addr.String()
+		c.call.Peer, c.call.Unread = p.Addr.String(), unreadOf(p.Addr)
 	}
 	return run(c)
 }

@@ -11,16 +11,19 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc/mem"
 )
 
 // limited refuses connections beyond a number at a time: it closes them at once, so that their clients go elsewhere instead of waiting.
 type limited struct {
 	net.Listener
-	free atomic.Int64
+	free    atomic.Int64
+	answers *Answers
 }
 
-func limitConnections(l net.Listener, n int) net.Listener {
-	limited := &limited{Listener: l}
+func limitConnections(l net.Listener, n int, a *Answers) net.Listener {
+	limited := &limited{Listener: l, answers: a}
 	limited.free.Store(int64(n))
 	return limited
 }
@@ -33,7 +36,8 @@ func (l *limited) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if l.free.Add(-1) >= 0 {
-			return &counted{Conn: conn, peer: peerOf(conn.RemoteAddr()), listener: l}, nil
+			unread := l.answers.Connection()
+			return &counted{Conn: conn, peer: peerOf(conn.RemoteAddr(), unread), unread: unread, listener: l}, nil
 		}
 		l.free.Add(1)
 		_ = conn.Close() // it was never used
@@ -43,13 +47,17 @@ func (l *limited) Accept() (net.Conn, error) {
 type counted struct {
 	net.Conn
 	peer     net.Addr
+	unread   *Unread
 	once     sync.Once
 	listener *limited
 }
 
 // Close makes room for another connection.
 func (c *counted) Close() error {
-	c.once.Do(func() { c.listener.free.Add(1) })
+	c.once.Do(func() {
+		c.listener.free.Add(1)
+		c.unread.end()
+	})
 	return c.Conn.Close()
 }
 
@@ -59,12 +67,13 @@ func (c *counted) RemoteAddr() net.Addr { return c.peer }
 // peerAddr is an address whose text is that of gRPC's peer, such as ipv4:10.0.0.7:51234.
 type peerAddr struct {
 	net.Addr
-	text string
+	text   string
+	unread *Unread
 }
 
 func (a *peerAddr) String() string { return a.text }
 
-func peerOf(a net.Addr) net.Addr {
+func peerOf(a net.Addr, unread *Unread) net.Addr {
 	if a == nil {
 		return nil
 	}
@@ -78,7 +87,92 @@ func peerOf(a net.Addr) net.Addr {
 	} else {
 		text = a.Network() + ":" + text
 	}
-	return &peerAddr{a, text}
+	return &peerAddr{a, text, unread}
+}
+
+// unreadOf is nil for an address that does not come from limited.
+func unreadOf(a net.Addr) *Unread {
+	if known, ok := a.(*peerAddr); ok {
+		return known.unread
+	}
+	return nil
+}
+
+// Answers counts the bytes of large answers that no caller has read yet, of all connections.
+type Answers struct {
+	used atomic.Int64
+	most int64 // above it no call begins whose connection has unread ones
+	each int64 // the same for what one connection has not read
+}
+
+// NewAnswers allows all connections to leave half of so many bytes unread, and each of them a quarter.
+func NewAnswers(budget int64) *Answers { return &Answers{most: budget / 2, each: budget / 4} }
+
+// Connection counts for one more.
+func (a *Answers) Connection() *Unread { return &Unread{all: a} }
+
+// Unread counts the bytes of large answers on their way to the callers of one connection. It is the pool to which these bytes go back, so that grpc
+// says when they are written. What a connection did not take counts until it ends.
+type Unread struct {
+	all    *Answers
+	mu     sync.Mutex
+	memory mem.BufferPool
+	bytes  int64
+	gone   bool
+}
+
+// Hold counts n more bytes, each piece by its capacity, whose memory goes back to that pool.
+func (u *Unread) Hold(n int, memory mem.BufferPool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.memory = memory
+	u.add(int64(n))
+}
+
+// Get is never asked: it makes a mem.BufferPool of it.
+func (u *Unread) Get(n int) *[]byte {
+	b := make([]byte, n)
+	return &b
+}
+
+// Put counts a piece as read, and gives its memory back.
+func (u *Unread) Put(b *[]byte) {
+	u.mu.Lock()
+	memory := u.memory
+	u.add(-int64(cap(*b)))
+	u.mu.Unlock()
+	memory.Put(b)
+}
+
+func (u *Unread) add(n int64) {
+	u.bytes += n
+	if !u.gone {
+		u.all.used.Add(n)
+	}
+}
+
+func (u *Unread) end() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.gone {
+		u.gone = true
+		u.all.used.Add(-u.bytes)
+	}
+}
+
+// Full is the failure of a call whose answer would have no room, nil where there is room: the connection does not read, and has had its part.
+func (u *Unread) Full() *Failure {
+	u.mu.Lock()
+	bytes := u.bytes
+	u.mu.Unlock()
+	if bytes < u.all.each && (bytes == 0 || u.all.used.Load() < u.all.most) {
+		return nil
+	}
+	return &Failure{
+		Reason: ReasonQueueFull, Wait: time.Second,
+		Message: fmt.Sprintf("no room for an answer: this connection has not read %d bytes of earlier ones", bytes),
+		Info:    map[string]string{"budget": strconv.FormatInt(u.all.each, 10), "unread": strconv.FormatInt(bytes, 10)},
+	}
 }
 
 // budget bounds the bytes of messages in flight. Whoever does not find room waits in order.

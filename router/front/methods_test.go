@@ -300,12 +300,52 @@ func TestBudgetServesInOrder(t *testing.T) {
 	}
 }
 
+// What a connection does not read counts for it, and for all, until it is read or the connection ends.
+func TestUnreadAnswers(t *testing.T) {
+	pool := mem.NopBufferPool{}
+	all := NewAnswers(400 << 10) // a connection may leave 100 KiB, all together 200 KiB
+	hold := func(u *Unread, kilobytes int) mem.Buffer {
+		piece := pool.Get(kilobytes << 10)
+		u.Hold(cap(*piece), pool)
+		return mem.NewBuffer(piece, u)
+	}
+	reads, lazy, other, idle := all.Connection(), all.Connection(), all.Connection(), all.Connection()
+	hold(reads, 128).Free()
+	unread := hold(lazy, 128)
+	if reads.Full() != nil || idle.Full() != nil {
+		t.Error("a connection that reads is refused")
+	}
+	f := lazy.Full()
+	if f == nil || f.Reason != ReasonQueueFull || f.Wait <= 0 || f.Info["unread"] != fmt.Sprint(unread.Len()) || f.Info["budget"] != fmt.Sprint(100<<10) {
+		t.Fatalf("%+v", f)
+	}
+	some := hold(other, 64)
+	if other.Full() != nil {
+		t.Error("refused below both bounds")
+	}
+	late := hold(lazy, 128)
+	if other.Full() == nil || idle.Full() != nil {
+		t.Error("above the bound of all, whoever has unread answers is refused, and nobody else")
+	}
+	lazy.end()
+	lazy.end()
+	if other.Full() != nil || all.used.Load() != int64(some.Len()) {
+		t.Errorf("%d bytes are left of a connection that ended", all.used.Load())
+	}
+	for _, b := range []mem.Buffer{unread, late, some} {
+		b.Free()
+	}
+	if n := all.used.Load(); n != 0 {
+		t.Errorf("%d bytes count when all were read", n)
+	}
+}
+
 func TestConnectionsBeyondTheCapAreClosed(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := limitConnections(inner, 1)
+	l := limitConnections(inner, 1, NewAnswers(1))
 	accepted := make(chan net.Conn, 2)
 	go func() {
 		for {

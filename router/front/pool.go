@@ -161,6 +161,8 @@ type Call struct {
 	Tenant string
 	// Peer is the caller's address as gRPC names it.
 	Peer string
+	// Unread counts what the caller's connection does not read; nil where that is not known.
+	Unread *Unread
 	// Metadata is the caller's own, for the worker: at most 64 entries and 32 KiB, by key; values of one key keep their order.
 	Metadata []Metadatum
 	// Traceparent is the W3C trace context, empty for none.

@@ -49,7 +49,8 @@ type Server struct {
 	grpc     *grpc.Server
 	health   *health.Server
 	budget   *budget
-	ahead    *budget       // of budget, for requests above readAhead that are read before their call is admitted
+	ahead    *budget // of budget, for requests above readAhead that are read before their call is admitted
+	answers  *Answers
 	patience time.Duration // RequestTimeout, but in tests
 }
 
@@ -69,6 +70,7 @@ func New(pool Pool, observer Observer, now Clock, options ...Option) *Server {
 		option(s)
 	}
 	s.ahead = newBudget(s.budget.total / aheadShare)
+	s.answers = NewAnswers(s.budget.total)
 	s.grpc = grpc.NewServer(s.options()...)
 	s.grpc.RegisterService(s.description(), nil)
 	healthpb.RegisterHealthServer(s.grpc, s.health)
@@ -132,7 +134,7 @@ func (s *Server) SetServing(serving bool) {
 
 // Serve accepts callers until Shutdown.
 func (s *Server) Serve(listener net.Listener) error {
-	return s.grpc.Serve(limitConnections(listener, maxConnections))
+	return s.grpc.Serve(limitConnections(listener, maxConnections, s.answers))
 }
 
 // Shutdown tells callers to go elsewhere (GOAWAY) and waits for running calls until the context ends; then it ends them.

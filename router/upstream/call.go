@@ -182,6 +182,13 @@ func (c *call) poke() {
 // begin queues the call to the worker that it was assigned to; under Pool.mu.
 func (c *call) begin(now time.Time) {
 	p, s := c.pool, c.pool.settings.Load()
+	if unread := c.ask.Unread; unread != nil {
+		if c.failure = unread.Full(); c.failure != nil {
+			c.failure.Answer = c.answer
+			c.abandon(now)
+			return
+		}
+	}
 	number, _, ok := c.link.declared.Number(c.ask.Target, c.ask.Way)
 	if !ok {
 		c.failure = c.undeclared()

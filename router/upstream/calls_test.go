@@ -407,3 +407,50 @@ func TestTheQueueTimeIsBounded(t *testing.T) {
 	w.Answer(1, nil)
 	s.eventually(func() bool { return s.Facts().Running == 0 })
 }
+
+// A call of a connection that does not read its answers is refused when its turn comes; its slot serves others at once.
+func TestACallWhoseCallerDoesNotReadIsRefused(t *testing.T) {
+	s := newScene(t, testSettings(1))
+	sup := fakeworker.DialSupervisor(t, s.socket, pod)
+	w := s.saying(sup, 0, 1, servicer())
+	all := front.NewAnswers(400 << 10)
+	lazy, other := all.Connection(), all.Connection()
+	call := func(unread *front.Unread, size int) front.Reply {
+		t.Helper()
+		ask := method("/demo.Echo/Unary")
+		ask.Unread = unread
+		x, err := s.Admit(ask)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer x.Release()
+		f := w.Data.Expect(bridge.KindCall)
+		w.Accept(f.ID)
+		w.Answer(f.ID, make([]byte, size))
+		r, err := x.Recv(s.ctx)
+		if !errors.Is(err, io.EOF) || r.Message.Len() != size {
+			t.Fatalf("%d bytes, %v", r.Message.Len(), err)
+		}
+		return r
+	}
+	small := call(lazy, countedBytes)
+	if lazy.Full() != nil {
+		t.Error("small answers count")
+	}
+	large := call(lazy, 200<<10)
+	x, err := s.Admit(&front.Call{Target: "/demo.Echo/Unary", Way: front.Direct, Ready: true, Unread: lazy, RequestID: "r"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused *front.Failure
+	if _, err := x.Recv(s.ctx); !errors.As(err, &refused) || refused.Reason != front.ReasonQueueFull || refused.Execution == front.MaybeExecuted {
+		t.Fatalf("%v", err)
+	}
+	x.Release()
+	served := call(other, 10)
+	large.Message.Free()
+	again := call(lazy, 10)
+	for _, r := range []front.Reply{small, served, again} {
+		r.Message.Free()
+	}
+}

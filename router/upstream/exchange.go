@@ -147,7 +147,7 @@ func (c *call) reply(p *bridge.Part) (r front.Reply, err error) {
 		r.Headers, r.Flush = toMetadata(p.Headers), !p.HasMessage && p.End == nil
 	}
 	if p.HasMessage {
-		r.Message, r.HasMessage = toBuffers(&p.Message), true
+		r.Message, r.HasMessage = c.toBuffers(&p.Message), true
 	}
 	if p.End == nil {
 		return r, nil
@@ -164,16 +164,40 @@ func (c *call) reply(p *bridge.Part) (r front.Reply, err error) {
 	return r, io.EOF
 }
 
-func toBuffers(m *bridge.Message) mem.BufferSlice {
+// countedBytes is the size above which an answer counts for its connection until it is written.
+const countedBytes = 64 << 10
+
+func (c *call) toBuffers(m *bridge.Message) mem.BufferSlice {
 	if m.First == nil {
 		return mem.BufferSlice{}
 	}
+	memory := pool
+	if unread := c.ask.Unread; unread != nil && m.Size > countedBytes {
+		unread.Hold(pooled(m), pool)
+		memory = unread
+	}
 	b := make(mem.BufferSlice, 0, 1+len(m.More))
-	b = append(b, mem.NewBuffer(m.First, pool))
+	b = append(b, mem.NewBuffer(m.First, memory))
 	for _, more := range m.More {
-		b = append(b, mem.NewBuffer(more, pool))
+		b = append(b, mem.NewBuffer(more, memory))
 	}
 	return b
+}
+
+// pooled is the capacity of the pieces that grpc will give back.
+func pooled(m *bridge.Message) int {
+	n := pooledPiece(m.First)
+	for _, more := range m.More {
+		n += pooledPiece(more)
+	}
+	return n
+}
+
+func pooledPiece(b *[]byte) int {
+	if mem.IsBelowBufferPoolingThreshold(cap(*b)) {
+		return 0
+	}
+	return cap(*b)
 }
 
 // toMetadata takes an adapter's metadata. Keys of the transport are not an adapter's to set.

@@ -83,6 +83,28 @@ func (s *stage) given(key string, deaf, vanish bool) watched {
 	return w
 }
 
+// farDeadline calls with a deadline that nobody waits for, and reports by how much the worker's differs. The caller leaves once it is written down.
+func (s *stage) farDeadline(limit time.Duration) time.Duration {
+	s.t.Helper()
+	const key = "s7-far"
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	want, _ := ctx.Deadline()
+	done := make(chan answer, 1)
+	go func() { done <- s.callIn(ctx, "watch", watchArguments(key, 10, false)) }()
+	s.awaitNote(key, "left")
+	cancel()
+	if a := <-done; status.Code(a.err) != codes.Canceled {
+		s.t.Errorf("the caller who left was told %v", a.err)
+	}
+	s.awaitNote(key, "cancelled")
+	off := noted(s.marks(), key, "left").Sub(want).Abs()
+	if off > limit/100 {
+		s.t.Errorf("a deadline in %s is off by %s at the worker", limit, off)
+	}
+	return off
+}
+
 func (s *stage) awaitNote(key, what string) {
 	s.t.Helper()
 	eventually(s.t, what+" of "+key, func() error {
@@ -98,7 +120,7 @@ func (s *stage) awaitNote(key, what string) {
 // TestS7Deadlines lets callers give up in every way while handlers run: the worker is told, the slot becomes free, and no worker is ended for it.
 func TestS7Deadlines(t *testing.T) {
 	const workers, rounds = 4, 12
-	s := newStage(t, fmt.Sprintf("workers: %d\nqueue: {timeout: 60s}\ncalls: {timeout: 120s, killAfter: 1s}\n", workers))
+	s := newStage(t, fmt.Sprintf("workers: %d\nqueue: {timeout: 60s}\ncalls: {timeout: 2h, killAfter: 1s}\n", workers))
 	s.expectReady(workers)
 	pids := s.workers(workers)
 	limits := []time.Duration{time.Millisecond, 5 * time.Millisecond, 30 * time.Millisecond, 150 * time.Millisecond, 400 * time.Millisecond, time.Second}
@@ -131,6 +153,8 @@ func TestS7Deadlines(t *testing.T) {
 	group.Wait()
 	s.expectIdle()
 	s.judgeDeadlines(all)
+	off := s.farDeadline(time.Hour)
+	report(t, "S7", "", 1, byClock(atMost("deadline in an hour, as seen by the worker, is off by", milliseconds(off), 100, "ms")))
 	leaked := 0
 	if now := s.workers(workers); !same(pids, now) || s.total("snakepit_worker_restarts_total") != 0 {
 		t.Errorf("workers %v became %v", pids, now)

@@ -160,8 +160,8 @@ func TestS10ManyLargeCallsWait(t *testing.T) {
 	s.expectIdle()
 }
 
-// TestS10SlowReadersOfLargeAnswers asks for 100 answers of 4 MiB that nobody reads. The budget counts requests, not answers, so that the figure is
-// only told; what is checked is that no slot stays taken, and that others are served.
+// TestS10SlowReadersOfLargeAnswers asks for 100 answers of 4 MiB that nobody reads: the router keeps a part of its budget of them and refuses the
+// other calls, no slot stays taken, and others are served.
 func TestS10SlowReadersOfLargeAnswers(t *testing.T) {
 	const calls = 100
 	s := budgeted(t, "workers: 2\nqueue: {timeout: 2s}\n")
@@ -187,12 +187,22 @@ func TestS10SlowReadersOfLargeAnswers(t *testing.T) {
 	}
 	s.expectIdle()
 	unread := s.peak() - before
+	refused := s.total(`snakepit_router_calls_total{code="ResourceExhausted",reason="QUEUE_FULL",tool="big"}`)
+	beside := s.answerOf(limit)
 	_ = r.Close()
-	again := s.within(10*time.Second, "pid", nil)
-	if again.err != nil {
-		t.Error(again.err)
+	again := s.answerOf(limit)
+	for _, a := range []answer{beside, again} {
+		if a.err != nil {
+			t.Error(a.err)
+		}
 	}
-	report(t, "S10", "", 1, told("unread answers", calls, "answers"), told("peak RSS with unread answers, above the base", unread/mebibyte, "MiB"))
+	void := ""
+	if refused == 0 || refused > calls-budget/4/limit {
+		void = fmt.Sprintf("%d of %d calls were refused", refused, calls)
+	}
+	report(t, "S10", void, 1, told("unread answers", calls, "answers"), told("of which refused", float64(refused), "calls"),
+		told("peak RSS with unread answers, above the base", unread/mebibyte, "MiB"),
+		atMost("peak RSS with unread answers, above the base and the budget", (unread-budget)/mebibyte, 2*limit/mebibyte, "MiB"))
 	s.expectIdle()
 }
 

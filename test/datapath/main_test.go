@@ -29,6 +29,17 @@ var seed = func() uint64 {
 	return n
 }()
 
+// long says that tests take as long as the catalogue of faults has it, and not only as long as a sample.
+var long = os.Getenv("FAULTS") == "all"
+
+// either is the sample's value, or the whole test's.
+func either[T any](sample, whole T) T {
+	if long {
+		return whole
+	}
+	return sample
+}
+
 var binaries string
 
 func TestMain(m *testing.M) {

@@ -142,10 +142,11 @@ func (s *stage) count(l *life) answer {
 }
 
 // TestS4RouterKilledUnderLoad kills the router again and again, under calls and sessions, one worker deep in C code: what ran goes on, and no
-// session is lost.
+// session is lost. FAULTS=all: 20 kills in 10 minutes, and a minute in C code.
 func TestS4RouterKilledUnderLoad(t *testing.T) {
-	const kills, workers, sessions = 6, 4, 8
-	s := newStage(t, fmt.Sprintf("workers: %d\nqueue: {timeout: 20s}\n", workers))
+	const workers, sessions = 4, 8
+	kills, burn, between := either(6, 20), either(4.0, 60.0), either(300*time.Millisecond, 30*time.Second)
+	s := newStage(t, fmt.Sprintf("workers: %d\nqueue: {timeout: 20s}\ncalls: {timeout: 120s}\n", workers))
 	s.expectReady(workers)
 	lives := make([]*life, sessions)
 	for i := range lives {
@@ -156,11 +157,12 @@ func TestS4RouterKilledUnderLoad(t *testing.T) {
 	}
 	pids := s.workers(workers)
 	burned := make(chan answer, 1)
-	go func() { burned <- s.call("burn_at_once", arguments{"seconds": number(4)}) }()
+	go func() { burned <- s.call("burn_at_once", arguments{"seconds": number(burn)}) }()
+	busyUntil := time.Now().Add(time.Duration(burn * float64(time.Second)))
 	l := s.load("s4", 4, 0.1)
 	lost, stale, newest, slowest := 0, 0, int64(0), time.Duration(0)
 	for k := range kills {
-		time.Sleep(300 * time.Millisecond) // of load between two kills
+		time.Sleep(between) // of load between two kills
 		killed := time.Now()
 		s.killRouter()
 		fresh := &life{name: fmt.Sprint("fresh-", k)}
@@ -171,6 +173,9 @@ func TestS4RouterKilledUnderLoad(t *testing.T) {
 			t.Errorf("epoch %d follows %d", fresh.epoch, newest)
 		}
 		newest = fresh.epoch
+		if left := time.Until(busyUntil); left > 10*time.Second {
+			continue // sessions of the worker in C code would wait longer than the queue lets them
+		}
 		for _, old := range lives {
 			lost += s.kept(old)
 		}

@@ -16,11 +16,12 @@ const watchful = "heartbeat: {interval: 500ms, timeout: 2s, missed: 3}\n" + calm
 
 func stuckExits(s *stage) int { return s.total(`snakepit_worker_exits_total{cause="STUCK"}`) }
 
-// TestS12BusyIsNotDead holds the interpreter in C code for far longer than the heartbeat's timeout, and stops the router for longer than it too: no
-// worker is taken for dead.
+// TestS12BusyIsNotDead holds the interpreter in C code for far longer than the heartbeat's timeout, stops the router for longer than it too, and leaves
+// the router a tenth of its time: no worker is taken for dead. FAULTS=all: a minute in C code, and 30 s of a slow router.
 func TestS12BusyIsNotDead(t *testing.T) {
-	const workers, burn = 3, 12.0
-	s := newStage(t, fmt.Sprintf("workers: %d\n", workers)+watchful)
+	const workers = 3
+	burn, slow := either(12.0, 60.0), either(5*time.Second, 30*time.Second)
+	s := newStage(t, fmt.Sprintf("workers: %d\ncalls: {timeout: 120s}\n", workers)+watchful)
 	s.expectReady(workers)
 	pids := s.workers(workers)
 	l := &life{name: "s12"}
@@ -28,7 +29,7 @@ func TestS12BusyIsNotDead(t *testing.T) {
 		t.Fatal(a.err)
 	}
 	burned := make(chan answer, 1)
-	go func() { burned <- s.call("burn_at_once", arguments{"seconds": number(burn)}) }()
+	go func() { burned <- s.within(90*time.Second, "burn_at_once", arguments{"seconds": number(burn)}) }()
 	calls, failed := atomic.Int64{}, atomic.Int64{}
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -50,6 +51,9 @@ func TestS12BusyIsNotDead(t *testing.T) {
 	s.signalRouter(syscall.SIGSTOP)
 	time.Sleep(3 * time.Second)
 	s.signalRouter(syscall.SIGCONT)
+	before := calls.Load()
+	s.throttleRouter(slow)
+	slowCalls := calls.Load() - before
 	a := <-burned
 	close(stop)
 	<-done
@@ -64,10 +68,11 @@ func TestS12BusyIsNotDead(t *testing.T) {
 		deaths = max(deaths, 1)
 	}
 	void := ""
-	if held := a.value.GetNumber(); held < burn || calls.Load() < 20 {
-		void = fmt.Sprintf("the interpreter was held for %.0f s, %d calls beside", held, calls.Load())
+	if held := a.value.GetNumber(); held < burn || calls.Load() < 20 || slowCalls == 0 {
+		void = fmt.Sprintf("the interpreter was held for %.0f s, %d calls beside, %d of them while the router was slow", held, calls.Load(), slowCalls)
 	}
-	report(t, "S12", void, 1, told("calls beside", float64(calls.Load()), "calls"), atMost("calls beside that failed", float64(failed.Load()), 0, "calls"),
+	report(t, "S12", void, 1, told("interpreter held", burn, "s"), told("router at a tenth of its time", slow.Seconds(), "s"),
+		told("calls beside", float64(calls.Load()), "calls"), told("calls beside while the router is slow", float64(slowCalls), "calls"), atMost("calls beside that failed", float64(failed.Load()), 0, "calls"),
 		atMost("false deaths", float64(deaths), 0, "workers"), atMost("sessions lost", float64(lost), 0, "sessions"))
 	s.expectIdle()
 }
@@ -76,6 +81,17 @@ func (s *stage) signalRouter(signal syscall.Signal) {
 	s.t.Helper()
 	if err := s.router.Process.Signal(signal); err != nil {
 		s.t.Fatal(err)
+	}
+}
+
+// throttleRouter lets the router run for 10 ms of each 100 ms.
+func (s *stage) throttleRouter(length time.Duration) {
+	s.t.Helper()
+	for end := time.Now().Add(length); time.Now().Before(end); {
+		s.signalRouter(syscall.SIGSTOP)
+		time.Sleep(90 * time.Millisecond)
+		s.signalRouter(syscall.SIGCONT)
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 

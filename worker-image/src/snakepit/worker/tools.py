@@ -97,8 +97,7 @@ def check_profile(target: Any) -> None:
             f"the pool runs {slots} calls at a time in one process (profile: Thread), but the adapter does not declare "
             f"that it allows this; {how} once its handlers may overlap, or use profile: Process"
         )
-    owner: Any = target if inspect.isclass(target) or isinstance(target, types.ModuleType) else type(target)
-    for options, function in _declared(owner):
+    for options, function in _declared(_owner(target)):
         if options.interruptible:
             text = f"tool {options.name}: interruptible=True needs profile: Process; a thread cannot be interrupted"
             raise DeclarationError(text, getattr(function, "__func__", function))
@@ -125,8 +124,23 @@ def check_declarations(target: Any) -> None:
         Tool(options, bound).remember()
 
 
+def remember(target: Any) -> None:
+    """Keep what is decorated for the workers that are forked later, as it is once preload has run."""
+    owner = _owner(target)
+    _remembered[:] = [(owner, _declared(owner))]
+
+
+# At most one owner, compared by identity: a metaclass may make its classes unhashable.
+_remembered: list[tuple[Any, list[tuple[ToolOptions, Any]]]] = []
+
+
+def _owner(target: Any) -> Any:
+    """Return the class or module whose members are the tools."""
+    return target if inspect.isclass(target) or isinstance(target, types.ModuleType) else type(target)
+
+
 def _collect(target: Any) -> list[Tool]:
-    owner: Any = target if isinstance(target, types.ModuleType) else type(target)
+    owner = _owner(target)
     tools: dict[str, Tool] = {}
     for options, function in _declared(owner):
         if isinstance(target, types.ModuleType):
@@ -164,6 +178,9 @@ def _check_count(target: Any, count: int) -> None:
 
 def _declared(owner: Any) -> list[tuple[ToolOptions, Any]]:
     """Return what is decorated in a class (the nearest definition of each attribute) or a module."""
+    for known, declared in _remembered:
+        if known is owner:
+            return declared
     members: Mapping[str, Any]
     if inspect.isclass(owner):
         members = {name: value for base in reversed(owner.__mro__) for name, value in vars(base).items()}

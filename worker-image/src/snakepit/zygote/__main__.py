@@ -21,7 +21,7 @@ from typing import Any, Final
 from snakepit import logs
 from snakepit.worker import failure, process
 from snakepit.worker.load import load
-from snakepit.worker.tools import check_declarations
+from snakepit.worker.tools import check_declarations, remember
 from snakepit.zygote import fresh, linux, threads
 from snakepit.zygote.channel import MAX_PACKET
 from snakepit.zygote.hazards import fork_hazard
@@ -39,6 +39,7 @@ def prepare(spec: str) -> Any:
     preload = getattr(target, "preload", None)
     if callable(preload):
         preload()
+    remember(target)
     # What every worker needs in any case is loaded once, here.
     for name in ("snakepit.worker.execution", "asyncio", "traceback", "linecache"):
         importlib.import_module(name)
@@ -78,6 +79,7 @@ def main(arguments: list[str]) -> None:
     gc.collect()
     linux.keep_freed_memory()
     fresh.note()
+    fresh.fill_pools()
     gc.freeze()
     gc.disable()
     channel.send(json.dumps({"loaded": hazard}).encode())
