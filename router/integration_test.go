@@ -469,6 +469,13 @@ func TestBadCommandLines(t *testing.T) {
 	}
 }
 
+func errText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
 // The router binary with a worker of bridge version 2 that a test plays: what a caller of a gRPC method sees.
 func TestMethodsOfAServicer(t *testing.T) {
 	s := &stage{t: t, listen: freeAddress(t), admin: freeAddress(t)}
@@ -485,10 +492,11 @@ func TestMethodsOfAServicer(t *testing.T) {
 	s.startRouter()
 	t.Cleanup(func() { s.stop(s.router) })
 	eventually(t, 10*time.Second, func() string {
-		if _, err := os.Stat(s.socket()); err != nil {
+		probe, err := net.Dial("unix", s.socket())
+		if err != nil {
 			return err.Error()
 		}
-		return ""
+		return errText(probe.Close())
 	})
 	sup := fakeworker.DialSupervisor(t, s.socket(), "local")
 	w := fakeworker.DialWorkerSaying(t, s.socket(), sup.Started(0, 1), &bridgev1.Hello{Methods: []*bridgev1.Method{
