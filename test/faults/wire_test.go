@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -48,8 +49,15 @@ type write struct {
 	object runtime.Object
 }
 
+// lifeInName is what a pod's name has of its group's UID: it differs from life to life.
+var lifeInName = regexp.MustCompile(`-[0-9a-f]{5}-([0-9]+)$`)
+
 func (w write) String() string {
-	text := fmt.Sprintf("%s %s/%s", w.verb, w.resource, w.name)
+	name := w.name
+	if w.resource == "pods" {
+		name = lifeInName.ReplaceAllString(name, "-LIFE-$1")
+	}
+	text := fmt.Sprintf("%s %s/%s", w.verb, w.resource, name)
 	if w.sub != "" {
 		text += "/" + w.sub
 	}
