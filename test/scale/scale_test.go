@@ -61,7 +61,7 @@ func sizes(t *testing.T) []int {
 	t.Helper()
 	text := os.Getenv("SCALE")
 	if text == "" {
-		text = "25,100"
+		text = "20,60"
 	}
 	var found []int
 	for _, part := range strings.Split(text, ",") {
