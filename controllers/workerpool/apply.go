@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -162,11 +163,15 @@ func emptyChild(pool *v1alpha1.WorkerPool, c plan.Child) client.Object {
 func (r *Reconciler) createGroup(ctx context.Context, obs *observation, a plan.CreateGroup) error {
 	// The cache of groups may lag behind that of pools, and show a name as taken by a group of the former pool: a second group would be made.
 	var have v1alpha1.WorkerGroupList
-	if err := r.Writer.Live.List(ctx, &have, client.InNamespace(obs.pool.Namespace), client.MatchingLabels{v1alpha1.LabelPoolUID: string(obs.pool.UID)}, client.Limit(1)); err != nil {
+	if err := r.Writer.Live.List(ctx, &have, client.InNamespace(obs.pool.Namespace), client.MatchingLabels{v1alpha1.LabelPoolUID: string(obs.pool.UID)}); err != nil {
 		return err
 	}
-	if len(have.Items) > len(obs.groups) {
-		return fmt.Errorf("%w: group %s, which the cache lacks", errLeft, have.Items[0].Name)
+	for i := range have.Items {
+		// By UID and not by number: a lost group may stand beside the one that is made.
+		known := func(g v1alpha1.WorkerGroup) bool { return g.UID == have.Items[i].UID }
+		if !slices.ContainsFunc(obs.groups, known) {
+			return fmt.Errorf("%w: group %s, which the cache lacks", errLeft, have.Items[i].Name)
+		}
 	}
 	group := resources.MakeGroup(obs.pool, obs.revision, a.Ordinal)
 	// It is applied with the next look: what Create wrote could not be taken away by server-side apply.
