@@ -52,10 +52,12 @@ func (w *Writer) Create(ctx context.Context, owner types.UID, obj client.Object)
 	return err
 }
 
+// recognise looks whose the object is that has the name. One that went in the meantime is no success: nothing was made, so that no watch event
+// would start the next look. Its NotFound is an end as Ended means it, and the look is repeated.
 func (w *Writer) recognise(ctx context.Context, owner types.UID, obj client.Object) error {
 	want := obj.DeepCopyObject().(client.Object)
 	if err := w.Live.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
-		return client.IgnoreNotFound(err)
+		return err
 	}
 	if !OwnedBy(obj, owner) {
 		return fmt.Errorf("%T %s: %w", obj, obj.GetName(), ErrTaken)
