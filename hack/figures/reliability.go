@@ -40,14 +40,15 @@ What was done to the operator, what must hold, and what was measured. Each figur
 |---|---|
 `)
 	for _, g := range glance {
-		var found []string
+		var found []figure
 		for _, f := range figures {
-			if (g.id == "" || g.id == f.ID) && isFaultTest(f.ID) && strings.Contains(f.Figure, g.text) {
-				found = append(found, said(f))
+			if f.ID == g.id && strings.Contains(f.Figure, g.text) {
+				found = append(found, f)
 			}
 		}
-		fmt.Fprintf(&page, "| %s | %s |\n", g.what, orNotRun(found))
+		fmt.Fprintf(&page, "| %s | %s |\n", g.what, orNotRun(sayAll(found)))
 	}
+	fmt.Fprintf(&page, "| cleanup, the slowest of each test below | %s |\n", orNotRun(cleanups(figures)))
 	page.WriteString("\n## The operator under faults\n\n")
 	testTable(&page, operatorTests, figures)
 	page.WriteString("\n## Nothing is left behind\n\n")
@@ -61,25 +62,41 @@ What was done to the operator, what must hold, and what was measured. Each figur
 	return page.String()
 }
 
-func isFaultTest(id string) bool {
-	has := func(t test) bool { return t.id == id }
-	return slices.ContainsFunc(operatorTests, has) || slices.ContainsFunc(orphanTests, has)
+// cleanups names for each test of what is left behind the longest time that it took until nothing was.
+func cleanups(figures []figure) (lines []string) {
+	for _, t := range orphanTests {
+		var slowest *figure
+		for i, f := range figures {
+			// A pool that is Ready again has recovered; that is no cleanup.
+			if f.ID != t.id || f.Unit != "s" || strings.Contains(f.Figure, "Ready") {
+				continue
+			}
+			if slowest == nil || *f.Value > *slowest.Value {
+				slowest = &figures[i]
+			}
+		}
+		if slowest != nil {
+			lines = append(lines, fmt.Sprintf("%s: %s s%s", t.id, number(*slowest.Value), warning(*slowest)))
+		}
+	}
+	return lines
 }
 
 func testTable(page *strings.Builder, tests []test, figures []figure) {
 	page.WriteString("| id | done to it | must hold | figures | runs, seed, commit, command |\n|---|---|---|---|---|\n")
 	for _, t := range tests {
-		var values, origins []string
+		var its []figure
+		var origins []string
 		for _, f := range figures {
 			if f.ID != t.id {
 				continue
 			}
-			values = append(values, said(f))
+			its = append(its, f)
 			if o := origin(f); !slices.Contains(origins, o) {
 				origins = append(origins, o)
 			}
 		}
-		fmt.Fprintf(page, "| %s | %s | %s | %s | %s |\n", t.id, t.injected, t.holds, orNotRun(values), strings.Join(origins, "<br>"))
+		fmt.Fprintf(page, "| %s | %s | %s | %s | %s |\n", t.id, t.injected, t.holds, orNotRun(sayAll(its)), strings.Join(origins, "<br>"))
 	}
 }
 
@@ -90,16 +107,50 @@ func orNotRun(values []string) string {
 	return strings.Join(values, "<br>")
 }
 
-// said is a figure with its bound and, when it is not as it should be, the verdict.
-func said(f figure) string {
+// callsOfLife are the API calls of one verb in one chapter of a pool's life.
+var callsOfLife = regexp.MustCompile(`^(API calls of a life, [^,]+), ([^,]+)$`)
+
+// sayAll says figures one a line; those of a chapter's API calls become one line, with their sum.
+func sayAll(figures []figure) (lines []string) {
+	said := map[string]bool{}
+	for _, f := range figures {
+		chapter := callsOfLife.FindStringSubmatch(f.Figure)
+		if chapter == nil {
+			lines = append(lines, say(f))
+		} else if !said[chapter[1]] {
+			said[chapter[1]] = true
+			lines = append(lines, sayCalls(chapter[1], figures))
+		}
+	}
+	return lines
+}
+
+func sayCalls(chapter string, figures []figure) string {
+	sum, verbs := 0.0, []string{}
+	for _, f := range figures {
+		if parts := callsOfLife.FindStringSubmatch(f.Figure); parts != nil && parts[1] == chapter && *f.Value != 0 {
+			sum += *f.Value
+			verbs = append(verbs, fmt.Sprintf("%s %s%s", number(*f.Value), cell(parts[2]), warning(f)))
+		}
+	}
+	return fmt.Sprintf("%s: %s (%s)", cell(chapter), number(sum), strings.Join(verbs, ", "))
+}
+
+// say is a figure with its bound and, when it is not as it should be, the verdict.
+func say(f figure) string {
 	text := fmt.Sprintf("%s: %s %s", cell(f.Figure), number(*f.Value), cell(f.Unit))
 	if f.Bound != "" {
 		text += " (" + cell(f.Bound) + ")"
 	}
+	return text + warning(f)
+}
+
+// warning is the verdict on a figure that is not as it should be.
+func warning(f figure) string {
 	if v := verdict(f); v != "ok" && v != "told" {
-		text += " **" + v + "**"
+		return " **" + v + "**"
 	}
-	return text
+	return ""
 }
 
 func origin(f figure) string {

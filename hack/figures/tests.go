@@ -42,7 +42,6 @@ var glance = []struct {
 }{
 	{"worst recovery from a crash at any write", "R1", "worst recovery"},
 	{"writes of a pool's life (W)", "R1", "writes of a life"},
-	{"API calls in a pool's life", "", "API calls"},
+	{"API calls in a pool's life", "R1", "API calls of a life"},
 	{"failover", "R7", "to the next leader"},
-	{"cleanup", "", "cleanup"},
 }
