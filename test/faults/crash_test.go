@@ -10,11 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/go-logr/logr"
-	"go.uber.org/goleak"
-	"k8s.io/klog/v2"
-	ctrl "sigs.k8s.io/controller-runtime"
-
 	"github.com/snakepit-k8s/snakepit/test/fixture"
 )
 
@@ -24,33 +19,15 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if fixture.Assets() == "" {
-		fmt.Println("left out: crash at every write needs a real API server; to run it: make faults")
-		os.Exit(0)
-	}
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "faults:", err)
-		code = max(code, 1)
-	}
-	os.Exit(code)
+	fixture.Main("crash at every write", "make faults", func() (int, error) { return fixture.Leakless(func() (int, error) { return run(m) }) })
 }
 
 // run has one API server, one kubelet and one audit for all points.
 func run(m *testing.M) (code int, err error) {
-	// What a crashed operator says about its lost connection is no news.
-	ctrl.SetLogger(logr.Discard())
-	klog.SetLogger(logr.Discard())
-	before := goleak.IgnoreCurrent()
 	if server, err = fixture.StartAPIServer(); err != nil {
 		return 1, err
 	}
-	defer func() {
-		err = errors.Join(err, server.Stop())
-		if err == nil && code == 0 {
-			err = goleak.Find(before)
-		}
-	}()
+	defer func() { err = errors.Join(err, server.Stop()) }()
 	if watcher, err = startAudit(server.Config); err != nil {
 		return 1, err
 	}

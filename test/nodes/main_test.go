@@ -36,28 +36,14 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if fixture.Assets() == "" {
-		fmt.Println("left out: tests on a real API server; to run them: make test-nodes")
-		os.Exit(0)
-	}
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	fixture.Main("what follows from a node", "make test-nodes", func() (int, error) { return fixture.InFolder(func(dir string) (int, error) { return run(m, dir) }) })
 }
 
-func run(m *testing.M) (code int, err error) {
+func run(m *testing.M, dir string) (code int, err error) {
 	if server, err = fixture.StartAPIServer(); err != nil {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
-	dir, err := os.MkdirTemp("", "snakepit-nodes-")
-	if err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	kubeconfig = filepath.Join(dir, "kubeconfig")
 	if err := os.WriteFile(kubeconfig, server.Kubeconfig(), 0o600); err != nil {
 		return 1, err
