@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -127,7 +128,7 @@ func goldenLife(t *testing.T, c chapter, all *result) golden {
 		l.live(nil)
 		l.stop()
 		writes, _ := l.wire.sent()
-		made := creates(watcher.seen(l.namespace))
+		made := creates(watcher.Seen(l.namespace))
 		l.judge(golden{creates: made})
 		if i > 0 && !maps.Equal(made, g.creates) {
 			l.t.Fatalf("a life without a fault made %v, the one before made %v: there is nothing to compare with", made, g.creates)
@@ -228,9 +229,9 @@ func orElse(text, other string) string {
 // judge compares a life with the golden one. The states of its steps, that nothing is left and that nothing more is written were looked at before.
 func (l *lifeOfPool) judge(g golden) {
 	l.t.Helper()
-	lives := watcher.seen(l.namespace)
+	lives := watcher.Seen(l.namespace)
 	pools, groups := watcher.history(l.namespace)
-	for _, lines := range [][]string{outlived(lives, l.forced), l.crowded(lives), unmarked(groups), groundless(pools, groups)} {
+	for _, lines := range [][]string{fixture.Outlived(lives, slices.Collect(maps.Keys(l.forced))...), l.crowded(lives), unmarked(groups), groundless(pools, groups)} {
 		for _, line := range lines {
 			l.t.Error(line)
 		}

@@ -32,7 +32,7 @@ func run(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
-	if audit, err = fixture.StartAudit(server.Config); err != nil {
+	if audit, err = fixture.StartAudit(server.Config, nil); err != nil {
 		return 1, err
 	}
 	kubelet, err := fixture.StartKubelet(server.Config, "")
