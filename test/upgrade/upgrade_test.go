@@ -21,6 +21,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/wire"
 )
 
 const (
@@ -130,9 +131,9 @@ func install(t *testing.T, folder string) {
 	}
 }
 
-func start(t *testing.T, binary, namespace, name string) (*fixture.Program, *fixture.Gate) {
+func start(t *testing.T, binary, namespace, name string) (*fixture.Program, *wire.Gate) {
 	t.Helper()
-	gate, err := fixture.OpenGate(server.Config)
+	gate, err := wire.OpenGate(server.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +209,7 @@ func look(t *testing.T, namespace string) (map[string]object, map[string]int64) 
 }
 
 // atRest waits until the operator has written nothing for a while, and returns what it wrote until then.
-func atRest(t *testing.T, gate *fixture.Gate) []fixture.Write {
+func atRest(t *testing.T, gate *wire.Gate) []wire.Write {
 	t.Helper()
 	last := time.Now()
 	fixture.Eventually(t, limit, "the new operator at rest", func() error {
