@@ -18,6 +18,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 // limit is how long anything may take on a busy machine.
@@ -50,7 +51,7 @@ type scene struct {
 func begin(t *testing.T) *scene {
 	t.Helper()
 	s := beginAlone(t)
-	kubelet, err := fixture.StartKubelet(server.Config, s.namespace)
+	kubelet, err := standin.StartKubelet(server.Config, s.namespace)
 	s.must(err)
 	s.start()
 	t.Cleanup(func() {

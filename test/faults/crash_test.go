@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 var (
@@ -32,7 +33,7 @@ func run(m *testing.M) (code int, err error) {
 	if watcher, err = startAudit(server.Config); err != nil {
 		return 1, err
 	}
-	kubelet, err := fixture.StartKubelet(server.Config, "")
+	kubelet, err := standin.StartKubelet(server.Config, "")
 	if err != nil {
 		return 1, errors.Join(err, watcher.Stop())
 	}

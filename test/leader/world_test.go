@@ -19,6 +19,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 	"github.com/snakepit-k8s/snakepit/test/fixture/wire"
 )
 
@@ -46,7 +47,7 @@ func begin(t *testing.T, prefix string, lease []string) *world {
 	var err error
 	w.namespace, err = server.Namespace(w.ctx, prefix)
 	w.must(err)
-	kubelet, err := fixture.StartKubelet(server.Config, w.namespace)
+	kubelet, err := standin.StartKubelet(server.Config, w.namespace)
 	w.must(err)
 	t.Cleanup(func() {
 		if err := kubelet.Stop(); err != nil {

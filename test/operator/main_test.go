@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 var (
@@ -35,7 +36,7 @@ func run(m *testing.M) (code int, err error) {
 	if audit, err = fixture.StartAudit(server.Config, nil); err != nil {
 		return 1, err
 	}
-	kubelet, err := fixture.StartKubelet(server.Config, "")
+	kubelet, err := standin.StartKubelet(server.Config, "")
 	if err != nil {
 		return 1, errors.Join(err, audit.Stop())
 	}

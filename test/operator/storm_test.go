@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 	"github.com/snakepit-k8s/snakepit/test/fixture/wire"
 )
 
@@ -135,7 +136,7 @@ func TestAPIServerRestarts(t *testing.T) {
 	own, err := fixture.StartAPIServer()
 	must(t, err)
 	t.Cleanup(func() { must(t, own.Stop()) })
-	kubelet, err := fixture.StartKubelet(own.Config, "")
+	kubelet, err := standin.StartKubelet(own.Config, "")
 	must(t, err)
 	t.Cleanup(func() { must(t, kubelet.Stop()) })
 	s := &scene{ctx: t.Context(), config: own.Config, client: own.Client, wire: wire.NewTransport()}
