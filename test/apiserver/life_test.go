@@ -15,6 +15,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 func TestCreateAndDelete(t *testing.T) {
@@ -143,7 +144,7 @@ func TestRecreate(t *testing.T) {
 // A router that never reports a complete drain is waited for until the deadline, and no longer.
 func TestDrainDeadline(t *testing.T) {
 	s := begin(t)
-	pool := s.pool("late", 1, image(fixture.ImageUndrained), func(p *v1alpha1.WorkerPool) {
+	pool := s.pool("late", 1, image(standin.ImageUndrained), func(p *v1alpha1.WorkerPool) {
 		p.Spec.Drain.Timeout = &metav1.Duration{Duration: 3 * time.Second}
 	})
 	s.ready(pool)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 // refusalLog notes what the API server does not allow.
@@ -62,7 +63,7 @@ func account(namespace, name string) *rest.Config {
 func as(t *testing.T, namespace string, config *rest.Config, options fixture.OperatorOptions) (*scene, *refusalLog) {
 	t.Helper()
 	s, refused := &scene{t: t, ctx: t.Context(), namespace: namespace}, &refusalLog{}
-	kubelet, err := fixture.StartKubelet(server.Config, namespace)
+	kubelet, err := standin.StartKubelet(server.Config, namespace)
 	s.must(err)
 	t.Cleanup(func() {
 		if err := kubelet.Stop(); err != nil {

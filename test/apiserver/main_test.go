@@ -18,6 +18,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 // limit is how long anything may take on a busy machine.
@@ -26,20 +27,16 @@ const limit = 30 * time.Second
 var server *fixture.APIServer
 
 func TestMain(m *testing.M) {
-	if fixture.Assets() == "" {
-		fmt.Println("left out: tests on a real API server; to run them: make test-apiserver")
-		os.Exit(0)
-	}
-	var err error
-	if server, err = fixture.StartAPIServer(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	if err := server.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	os.Exit(code)
+	fixture.Main("the life of a pool", "make test-apiserver", func() (code int, err error) {
+		if server, err = fixture.StartAPIServer(); err != nil {
+			return 1, err
+		}
+		code = m.Run()
+		if err := server.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		return code, nil
+	})
 }
 
 // scene is one test's namespace with an operator and a kubelet of its own.
@@ -54,7 +51,7 @@ type scene struct {
 func begin(t *testing.T) *scene {
 	t.Helper()
 	s := beginAlone(t)
-	kubelet, err := fixture.StartKubelet(server.Config, s.namespace)
+	kubelet, err := standin.StartKubelet(server.Config, s.namespace)
 	s.must(err)
 	s.start()
 	t.Cleanup(func() {

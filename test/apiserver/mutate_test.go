@@ -20,6 +20,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 // mutators is how many pools change at the same time.
@@ -56,7 +57,7 @@ func newUnstructured(namespace, name string, spec map[string]any) *unstructured.
 // no alarm. MUTATIONS=all takes every accepted value, and not one a property.
 func TestEveryProperty(t *testing.T) {
 	s := beginAlone(t)
-	kubelet, err := fixture.StartKubelet(server.Config, s.namespace)
+	kubelet, err := standin.StartKubelet(server.Config, s.namespace)
 	s.must(err)
 	alarms := &errorSink{}
 	s.operator, err = fixture.StartOperator(server.Config, fixture.OperatorOptions{Namespace: s.namespace, Log: logr.New(alarms)})

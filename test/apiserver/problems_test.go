@@ -23,6 +23,7 @@ import (
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/controllers/workergroup/plan"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 const (
@@ -43,26 +44,26 @@ type problem struct {
 }
 
 var problems = []problem{
-	{"bad image", fixture.ImageSays("image-missing"), v1alpha1.ReasonImagePullFailed, false, []string{"the registry does not have it: check name and tag"}, false},
-	{"typo in image", fixture.ImageSays("image-missing"), v1alpha1.ReasonImagePullFailed, false, []string{"image registry.example/says-image-missing:1 of container worker"}, true},
-	{"private image", fixture.ImageSays("image-refused"), v1alpha1.ReasonImagePullFailed, false, []string{"the registry refuses access", "imagePullSecrets in spec.template.spec"}, false},
-	{"image of another platform", fixture.ImageSays("image-platform"), v1alpha1.ReasonWrongArchitecture, true, []string{"not built for the processor of node node-1", "build it for that platform"}, true},
-	{"exec format", fixture.ImageSays("exec-format"), v1alpha1.ReasonWrongArchitecture, true, []string{"not built for the processor of node node-1"}, true},
-	{"full image store", fixture.ImageSays("image-disk-full"), v1alpha1.ReasonImagePullFailed, false, []string{"the disk of its node is full"}, false},
-	{"full disk", fixture.ImageSays("disk-full"), v1alpha1.ReasonContainerStartFailed, true, []string{"The disk of node node-1 is full: free space there"}, false},
-	{"unschedulable", fixture.ImageSays("unschedulable"), v1alpha1.ReasonUnschedulable, false, []string{"Insufficient memory", "Lower the requests"}, false},
-	{"missing secret", fixture.ImageSays("secret-missing"), v1alpha1.ReasonContainerConfigInvalid, false, []string{`secret "database" not found`, "Make it"}, false},
-	{"missing volume", fixture.ImageSays("volume-missing"), v1alpha1.ReasonPodPending, false, []string{"a volume cannot be mounted (kubectl describe pod"}, false},
-	{"named user", fixture.ImageSays("named-user"), v1alpha1.ReasonContainerConfigInvalid, false, []string{"non-numeric user (app)", "Set a number other than 0 as securityContext.runAsUser"}, true},
-	{"no python", fixture.ImageSays("no-python"), v1alpha1.ReasonContainerStartFailed, true, []string{"executable file not found", "The image must hold python3"}, true},
-	{"out of memory", fixture.ImageSays("out-of-memory"), v1alpha1.ReasonOutOfMemory, true, []string{"container worker", "raise the limit in spec.template"}, false},
-	{"container crash loop", fixture.ImageSays("crash-loop"), v1alpha1.ReasonContainerCrashLooping, true, []string{"exit code 1", "-c worker --previous"}, false},
-	{"evicted", fixture.ImageSays("evicted"), v1alpha1.ReasonPodEvicted, false, []string{`EmptyDir volume "snakepit-home" exceeds the limit`, "write less"}, true},
-	{"disk pressure", fixture.ImageSays("node-disk-pressure"), v1alpha1.ReasonPodEvicted, false, []string{"low on resource: ephemeral-storage", "It is replaced"}, true},
-	{"node refuses", fixture.ImageSays("node-refuses"), v1alpha1.ReasonPodFailed, false, []string{"enough resource: cpu", "It is replaced"}, true},
-	{"import error", "registry.example/" + fixture.ImageBroken + ":1", v1alpha1.ReasonAdapterFailed, true, []string{"ModuleNotFoundError at app.py:3", "kubectl logs"}, true},
-	{"hanging setup", "registry.example/" + fixture.ImageHanging + ":1", v1alpha1.ReasonWorkersFailing, false, []string{"/0: STARTUP_TIMEOUT", "make setup faster, or raise the limit"}, true},
-	{"crash loop of workers", "registry.example/" + fixture.ImageLooping + ":1", v1alpha1.ReasonCrashLooping, true, []string{"EXITED exit code 3", "kubectl logs"}, true},
+	{"bad image", standin.ImageSays("image-missing"), v1alpha1.ReasonImagePullFailed, false, []string{"the registry does not have it: check name and tag"}, false},
+	{"typo in image", standin.ImageSays("image-missing"), v1alpha1.ReasonImagePullFailed, false, []string{"image registry.example/says-image-missing:1 of container worker"}, true},
+	{"private image", standin.ImageSays("image-refused"), v1alpha1.ReasonImagePullFailed, false, []string{"the registry refuses access", "imagePullSecrets in spec.template.spec"}, false},
+	{"image of another platform", standin.ImageSays("image-platform"), v1alpha1.ReasonWrongArchitecture, true, []string{"not built for the processor of node node-1", "build it for that platform"}, true},
+	{"exec format", standin.ImageSays("exec-format"), v1alpha1.ReasonWrongArchitecture, true, []string{"not built for the processor of node node-1"}, true},
+	{"full image store", standin.ImageSays("image-disk-full"), v1alpha1.ReasonImagePullFailed, false, []string{"the disk of its node is full"}, false},
+	{"full disk", standin.ImageSays("disk-full"), v1alpha1.ReasonContainerStartFailed, true, []string{"The disk of node node-1 is full: free space there"}, false},
+	{"unschedulable", standin.ImageSays("unschedulable"), v1alpha1.ReasonUnschedulable, false, []string{"Insufficient memory", "Lower the requests"}, false},
+	{"missing secret", standin.ImageSays("secret-missing"), v1alpha1.ReasonContainerConfigInvalid, false, []string{`secret "database" not found`, "Make it"}, false},
+	{"missing volume", standin.ImageSays("volume-missing"), v1alpha1.ReasonPodPending, false, []string{"a volume cannot be mounted (kubectl describe pod"}, false},
+	{"named user", standin.ImageSays("named-user"), v1alpha1.ReasonContainerConfigInvalid, false, []string{"non-numeric user (app)", "Set a number other than 0 as securityContext.runAsUser"}, true},
+	{"no python", standin.ImageSays("no-python"), v1alpha1.ReasonContainerStartFailed, true, []string{"executable file not found", "The image must hold python3"}, true},
+	{"out of memory", standin.ImageSays("out-of-memory"), v1alpha1.ReasonOutOfMemory, true, []string{"container worker", "raise the limit in spec.template"}, false},
+	{"container crash loop", standin.ImageSays("crash-loop"), v1alpha1.ReasonContainerCrashLooping, true, []string{"exit code 1", "-c worker --previous"}, false},
+	{"evicted", standin.ImageSays("evicted"), v1alpha1.ReasonPodEvicted, false, []string{`EmptyDir volume "snakepit-home" exceeds the limit`, "write less"}, true},
+	{"disk pressure", standin.ImageSays("node-disk-pressure"), v1alpha1.ReasonPodEvicted, false, []string{"low on resource: ephemeral-storage", "It is replaced"}, true},
+	{"node refuses", standin.ImageSays("node-refuses"), v1alpha1.ReasonPodFailed, false, []string{"enough resource: cpu", "It is replaced"}, true},
+	{"import error", "registry.example/" + standin.ImageBroken + ":1", v1alpha1.ReasonAdapterFailed, true, []string{"ModuleNotFoundError at app.py:3", "kubectl logs"}, true},
+	{"hanging setup", "registry.example/" + standin.ImageHanging + ":1", v1alpha1.ReasonWorkersFailing, false, []string{"/0: STARTUP_TIMEOUT", "make setup faster, or raise the limit"}, true},
+	{"crash loop of workers", "registry.example/" + standin.ImageLooping + ":1", v1alpha1.ReasonCrashLooping, true, []string{"EXITED exit code 3", "kubectl logs"}, true},
 }
 
 // R11: each problem is told with its pod, its cause and what to do, in one text that does not change while the problem lasts; no further pod is
@@ -91,7 +92,7 @@ func TestProblems(t *testing.T) {
 		extra += max(s.recorder.Pods(pools[p.name].Name)-allowedPods(pools[p.name]), 0)
 	}
 	healing := time.Now()
-	s.must(server.Client.Create(s.ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: fixture.CauseGone}}))
+	s.must(server.Client.Create(s.ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: standin.CauseGone}}))
 	for _, p := range problems {
 		if p.bySpec {
 			s.change(pools[p.name], image("works"))

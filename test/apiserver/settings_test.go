@@ -19,6 +19,7 @@ import (
 	"github.com/snakepit-k8s/snakepit/controllers/workerpool/resources"
 	"github.com/snakepit-k8s/snakepit/router/membership"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 // settings are values that differ from the defaults, by path.
@@ -199,7 +200,7 @@ func TestThreads(t *testing.T) {
 // The annotation reaches the group, each text once and whole, and the status says how far it is and what is wrong with it.
 func TestRecycleAnnotation(t *testing.T) {
 	s := begin(t)
-	pool := s.pool("recycled", 2, image(fixture.ImageLasting), func(p *v1alpha1.WorkerPool) {
+	pool := s.pool("recycled", 2, image(standin.ImageLasting), func(p *v1alpha1.WorkerPool) {
 		p.Annotations = map[string]string{v1alpha1.AnnotationRecycle: "first: 0,1"}
 	})
 	s.ready(pool)

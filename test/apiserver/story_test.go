@@ -25,6 +25,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -44,7 +45,7 @@ func TestLifeStory(t *testing.T) {
 	s.ready(pool)
 	tell("It is scaled to three.", 3)
 	pod := s.onlyPod(pool)
-	s.annotate(&pod, fixture.AnnotationDeaths, "1")
+	s.annotate(&pod, standin.AnnotationDeaths, "1")
 	tell("A worker dies.", 2)
 	s.annotate(pool, v1alpha1.AnnotationRecycle, "leak in 1.2")
 	tell("Its workers are recycled.", 2)
@@ -150,7 +151,7 @@ func TestSameLookLaterIsSilent(t *testing.T) {
 	var err error
 	s.operator, err = fixture.StartOperator(server.Config, fixture.OperatorOptions{Namespace: s.namespace, WrapTransport: wrap, Clock: clock})
 	s.must(err)
-	fine, sick, broken := s.pool("calm-fine", 2), s.pool("calm-sick", 1, says("secret-missing")), s.pool("calm-broken", 1, image(fixture.ImageBroken))
+	fine, sick, broken := s.pool("calm-fine", 2), s.pool("calm-sick", 1, says("secret-missing")), s.pool("calm-broken", 1, image(standin.ImageBroken))
 	s.ready(fine)
 	s.expect(sick, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonContainerConfigInvalid, "")
 	s.expect(broken, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonAdapterFailed, "kubectl logs")
@@ -171,7 +172,7 @@ func TestSameLookLaterIsSilent(t *testing.T) {
 }
 
 func says(problem string) func(*v1alpha1.WorkerPool) {
-	return func(p *v1alpha1.WorkerPool) { p.Spec.Image = fixture.ImageSays(problem) }
+	return func(p *v1alpha1.WorkerPool) { p.Spec.Image = standin.ImageSays(problem) }
 }
 
 // probe returns when the operator has worked off what happened before: a pool made now is through.

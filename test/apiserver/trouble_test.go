@@ -16,6 +16,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 func newScale() *autoscalingv1.Scale { return &autoscalingv1.Scale{} }
@@ -23,7 +24,7 @@ func newScale() *autoscalingv1.Scale { return &autoscalingv1.Scale{} }
 // An adapter that cannot be imported is named with type, place and the command that shows the rest, though its pod is not Ready.
 func TestAdapterFailed(t *testing.T) {
 	s := begin(t)
-	pool := s.pool("broken", 2, image(fixture.ImageBroken))
+	pool := s.pool("broken", 2, image(standin.ImageBroken))
 	s.expect(pool, v1alpha1.ConditionAdapterLoaded, metav1.ConditionFalse, v1alpha1.ReasonAdapterFailed, "ModuleNotFoundError at app.py:3")
 	pod := s.onlyPod(pool)
 	s.expect(pool, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonAdapterFailed,
@@ -39,11 +40,11 @@ func TestAdapterFailed(t *testing.T) {
 // Workers that die again and again make the pool Stalled, which kstatus reads as Failed, until they hold.
 func TestCrashLoop(t *testing.T) {
 	s := begin(t)
-	pool := s.pool("loop", 2, image(fixture.ImageLooping))
+	pool := s.pool("loop", 2, image(standin.ImageLooping))
 	s.expect(pool, v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonCrashLooping, "EXITED exit code 3 (kubectl logs loop-")
 	s.expect(pool, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonCrashLooping, "workers die again and again")
 	s.expectEvent(v1alpha1.ReasonCrashLooping, "workers die again and again")
-	s.change(pool, func(p *v1alpha1.WorkerPool) { p.Spec.Crash.MaxRestarts = fixture.LoopingDeaths })
+	s.change(pool, func(p *v1alpha1.WorkerPool) { p.Spec.Crash.MaxRestarts = standin.LoopingDeaths })
 	s.ready(pool)
 	if c := meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionStalled); c != nil {
 		t.Errorf("still Stalled: %s", c.Message)
@@ -102,17 +103,17 @@ func TestChildRejected(t *testing.T) {
 // A pod that cannot be proven gone holds the pool, says so and how to force; forcing removes it and says what may still run where.
 func TestForcedCleanup(t *testing.T) {
 	s := begin(t)
-	pool := s.pool("stuck", 1, image(fixture.ImageStuck))
+	pool := s.pool("stuck", 1, image(standin.ImageStuck))
 	s.ready(pool)
 	pod := s.onlyPod(pool)
 	s.must(server.Client.Delete(s.ctx, pool))
-	s.expect(pool, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonTerminating, "pod "+pod.Name+" on "+fixture.Node+" is left, since")
+	s.expect(pool, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonTerminating, "pod "+pod.Name+" on "+standin.Node+" is left, since")
 	pool.Annotations = map[string]string{v1alpha1.AnnotationForceCleanup: "another-uid"}
 	s.must(server.Client.Update(s.ctx, pool))
 	s.expect(pool, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonTerminating, "To force")
 	s.change(pool, func(p *v1alpha1.WorkerPool) { p.Annotations[v1alpha1.AnnotationForceCleanup] = string(p.UID) })
 	s.gone(pool)
-	s.expectEvent(v1alpha1.EventCleanupForced, "may still run on node "+fixture.Node)
+	s.expectEvent(v1alpha1.EventCleanupForced, "may still run on node "+standin.Node)
 }
 
 // Events say each change once.

@@ -6,16 +6,13 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/go-logr/logr"
-	"go.uber.org/goleak"
-	"k8s.io/klog/v2"
-	ctrl "sigs.k8s.io/controller-runtime"
-
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 var (
@@ -24,37 +21,19 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if fixture.Assets() == "" {
-		fmt.Println("left out: crash at every write needs a real API server; to run it: make faults")
-		os.Exit(0)
-	}
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "faults:", err)
-		code = max(code, 1)
-	}
-	os.Exit(code)
+	fixture.Main("crash at every write", "make faults", func() (int, error) { return fixture.Leakless(func() (int, error) { return run(m) }) })
 }
 
 // run has one API server, one kubelet and one audit for all points.
 func run(m *testing.M) (code int, err error) {
-	// What a crashed operator says about its lost connection is no news.
-	ctrl.SetLogger(logr.Discard())
-	klog.SetLogger(logr.Discard())
-	before := goleak.IgnoreCurrent()
 	if server, err = fixture.StartAPIServer(); err != nil {
 		return 1, err
 	}
-	defer func() {
-		err = errors.Join(err, server.Stop())
-		if err == nil && code == 0 {
-			err = goleak.Find(before)
-		}
-	}()
+	defer func() { err = errors.Join(err, server.Stop()) }()
 	if watcher, err = startAudit(server.Config); err != nil {
 		return 1, err
 	}
-	kubelet, err := fixture.StartKubelet(server.Config, "")
+	kubelet, err := standin.StartKubelet(server.Config, "")
 	if err != nil {
 		return 1, errors.Join(err, watcher.Stop())
 	}
@@ -150,7 +129,7 @@ func goldenLife(t *testing.T, c chapter, all *result) golden {
 		l.live(nil)
 		l.stop()
 		writes, _ := l.wire.sent()
-		made := creates(watcher.seen(l.namespace))
+		made := creates(watcher.Seen(l.namespace))
 		l.judge(golden{creates: made})
 		if i > 0 && !maps.Equal(made, g.creates) {
 			l.t.Fatalf("a life without a fault made %v, the one before made %v: there is nothing to compare with", made, g.creates)
@@ -251,9 +230,9 @@ func orElse(text, other string) string {
 // judge compares a life with the golden one. The states of its steps, that nothing is left and that nothing more is written were looked at before.
 func (l *lifeOfPool) judge(g golden) {
 	l.t.Helper()
-	lives := watcher.seen(l.namespace)
+	lives := watcher.Seen(l.namespace)
 	pools, groups := watcher.history(l.namespace)
-	for _, lines := range [][]string{outlived(lives, l.forced), l.crowded(lives), unmarked(groups), groundless(pools, groups)} {
+	for _, lines := range [][]string{fixture.Outlived(lives, slices.Collect(maps.Keys(l.forced))...), l.crowded(lives), unmarked(groups), groundless(pools, groups)} {
 		for _, line := range lines {
 			l.t.Error(line)
 		}

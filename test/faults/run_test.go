@@ -256,11 +256,11 @@ func (l *lifeOfPool) gone() error {
 
 // audited says whether the watches have shown that nothing is left.
 func (l *lifeOfPool) audited() error {
-	if err := watcher.fault(); err != nil {
+	if err := watcher.Fault(); err != nil {
 		l.t.Fatal(err)
 	}
-	for _, o := range watcher.seen(l.namespace) {
-		if o.died == 0 && (o.owner != "" || o.kind == "WorkerPool") {
+	for _, o := range watcher.Seen(l.namespace) {
+		if o.Died == 0 && (o.Owner != "" || o.Kind == "WorkerPool") {
 			return fmt.Errorf("%s lives", o.String())
 		}
 	}
@@ -300,7 +300,7 @@ func (l *lifeOfPool) mayCrowd() bool {
 	return l.point.how == late && l.lostPod != "" && l.point.what == "POST-pods"
 }
 
-func (l *lifeOfPool) crowded(lives []life) []string {
+func (l *lifeOfPool) crowded(lives []fixture.Life) []string {
 	if l.mayCrowd() {
 		return nil
 	}
@@ -311,7 +311,7 @@ func (l *lifeOfPool) crowded(lives []life) []string {
 func (l *lifeOfPool) harmless() {
 	l.t.Helper()
 	_, groups := watcher.history(l.namespace)
-	for _, line := range append(l.crowded(watcher.seen(l.namespace)), unmarked(groups)...) {
+	for _, line := range append(l.crowded(watcher.Seen(l.namespace)), unmarked(groups)...) {
 		l.t.Fatal(line)
 	}
 }

@@ -23,7 +23,7 @@ var incidental = map[string]bool{
 // state is all objects of a pool in a namespace, as text that is the same for the same state: kind and name → content.
 func state(ctx context.Context, c client.Client, namespace string) (map[string]string, error) {
 	var all []unstructured.Unstructured
-	for _, kind := range kinds {
+	for _, kind := range fixture.Kinds {
 		list := &unstructured.UnstructuredList{}
 		list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
 		options := []client.ListOption{client.InNamespace(namespace)}

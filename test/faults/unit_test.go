@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -14,38 +15,39 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/test/fixture"
 )
 
 // The judgements on what the audit saw must be able to fail.
 func TestJudgements(t *testing.T) {
-	pool := life{kind: "WorkerPool", name: "p", uid: "pool", born: 1, died: 20}
-	group := life{kind: "WorkerGroup", name: "p-a-0", uid: "group", owner: "pool", born: 3, died: 19}
-	pod := func(name string, born, died uint64) life {
-		return life{kind: "Pod", name: name, uid: types.UID(name), owner: "group", born: born, died: died}
+	pool := fixture.Life{Kind: "WorkerPool", Name: "p", UID: "pool", Born: 1, Died: 20}
+	group := fixture.Life{Kind: "WorkerGroup", Name: "p-a-0", UID: "group", Owner: "pool", Born: 3, Died: 19}
+	pod := func(name string, born, died uint64) fixture.Life {
+		return fixture.Life{Kind: "Pod", Name: name, UID: types.UID(name), Owner: "group", Born: born, Died: died}
 	}
-	killed := func(l life, at uint64) life {
-		l.killed = at
+	killed := func(l fixture.Life, at uint64) fixture.Life {
+		l.Killed = at
 		return l
 	}
 	for _, c := range []struct {
 		name              string
-		lives             []life
+		lives             []fixture.Life
 		forced            map[types.UID]bool
 		outlived, crowded int
 	}{
-		{"in order", []life{pool, group, pod("p-a-0-0", 5, 18)}, nil, 0, 0},
-		{"a pod after its group", []life{pool, group, pod("p-a-0-0", 5, 20)}, nil, 1, 0},
-		{"a pod made when the one before was killed", []life{pool, group, killed(pod("p-a-0-0", 5, 8), 6), pod("p-a-0-1", 7, 18)}, nil, 0, 0},
-		{"a pod that stays", []life{pool, group, pod("p-a-0-0", 5, 0)}, nil, 1, 0},
-		{"a pod made when its group was gone", []life{pool, group, pod("p-a-0-0", 30, 31)}, nil, 1, 0},
-		{"a group removed by force", []life{pool, group, pod("p-a-0-0", 5, 0)}, map[types.UID]bool{"group": true}, 0, 0},
-		{"one pod after the other", []life{pool, group, pod("p-a-0-0", 5, 6), pod("p-a-0-1", 7, 8)}, nil, 0, 0},
-		{"two pods", []life{pool, group, pod("p-a-0-0", 5, 8), pod("p-a-0-1", 7, 9)}, nil, 0, 1},
-		{"two pods that stay", []life{group, pod("p-a-0-0", 5, 0), pod("p-a-0-1", 7, 0)}, nil, 2, 1},
-		{"two pods of a group removed by force", []life{group, pod("p-a-0-0", 5, 0), pod("p-a-0-1", 7, 0)}, map[types.UID]bool{"group": true}, 0, 0},
+		{"in order", []fixture.Life{pool, group, pod("p-a-0-0", 5, 18)}, nil, 0, 0},
+		{"a pod after its group", []fixture.Life{pool, group, pod("p-a-0-0", 5, 20)}, nil, 1, 0},
+		{"a pod made when the one before was killed", []fixture.Life{pool, group, killed(pod("p-a-0-0", 5, 8), 6), pod("p-a-0-1", 7, 18)}, nil, 0, 0},
+		{"a pod that stays", []fixture.Life{pool, group, pod("p-a-0-0", 5, 0)}, nil, 1, 0},
+		{"a pod made when its group was gone", []fixture.Life{pool, group, pod("p-a-0-0", 30, 31)}, nil, 1, 0},
+		{"a group removed by force", []fixture.Life{pool, group, pod("p-a-0-0", 5, 0)}, map[types.UID]bool{"group": true}, 0, 0},
+		{"one pod after the other", []fixture.Life{pool, group, pod("p-a-0-0", 5, 6), pod("p-a-0-1", 7, 8)}, nil, 0, 0},
+		{"two pods", []fixture.Life{pool, group, pod("p-a-0-0", 5, 8), pod("p-a-0-1", 7, 9)}, nil, 0, 1},
+		{"two pods that stay", []fixture.Life{group, pod("p-a-0-0", 5, 0), pod("p-a-0-1", 7, 0)}, nil, 2, 1},
+		{"two pods of a group removed by force", []fixture.Life{group, pod("p-a-0-0", 5, 0), pod("p-a-0-1", 7, 0)}, map[types.UID]bool{"group": true}, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := outlived(c.lives, c.forced); len(got) != c.outlived {
+			if got := fixture.Outlived(c.lives, slices.Collect(maps.Keys(c.forced))...); len(got) != c.outlived {
 				t.Errorf("outlived: %v, want %d", got, c.outlived)
 			}
 			if got := crowded(c.lives, c.forced); len(got) != c.crowded {
@@ -53,7 +55,7 @@ func TestJudgements(t *testing.T) {
 			}
 		})
 	}
-	if got := creates([]life{pool, group, pod("x", 1, 2)}); len(got) != 2 || got["a pod of WorkerGroup p-a-0"] != 1 {
+	if got := creates([]fixture.Life{pool, group, pod("x", 1, 2)}); len(got) != 2 || got["a pod of WorkerGroup p-a-0"] != 1 {
 		t.Errorf("creates: %v, want the group and the pod once", got)
 	}
 }

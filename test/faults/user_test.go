@@ -338,8 +338,8 @@ func (l *lifeOfPool) clear() {
 	now := l.foreign.DeepCopyObject().(client.Object)
 	err := server.Client.Get(l.ctx, client.ObjectKeyFromObject(now), now)
 	what := fmt.Sprintf("%T %s, which the user made,", l.foreign, l.foreign.GetName())
-	for _, o := range watcher.seen(l.namespace) {
-		if o.uid == l.foreign.GetUID() && o.owner != "" {
+	for _, o := range watcher.Seen(l.namespace) {
+		if o.UID == l.foreign.GetUID() && o.Owner != "" {
 			l.t.Errorf("%s was taken over", what)
 		}
 	}

@@ -2,14 +2,8 @@ package leader
 
 import (
 	"errors"
-	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
-
-	"github.com/go-logr/logr"
-	"k8s.io/klog/v2"
-	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/snakepit-k8s/snakepit/test/fixture"
 )
@@ -20,26 +14,10 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if fixture.Assets() == "" {
-		fmt.Println("left out: the change of leader needs a real API server; to run it: make faults")
-		os.Exit(0)
-	}
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "leader:", err)
-		code = max(code, 1)
-	}
-	os.Exit(code)
+	fixture.Main("the change of leader", "make faults", func() (int, error) { return fixture.InFolder(func(dir string) (int, error) { return run(m, dir) }) })
 }
 
-func run(m *testing.M) (code int, err error) {
-	ctrl.SetLogger(logr.Discard())
-	klog.SetLogger(logr.Discard())
-	dir, err := os.MkdirTemp("", "snakepit-leader-")
-	if err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+func run(m *testing.M, dir string) (code int, err error) {
 	binary = filepath.Join(dir, "manager")
 	if err := fixture.BuildOperator(fixture.Root(), binary); err != nil {
 		return 1, err

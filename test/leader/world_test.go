@@ -19,6 +19,8 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
+	"github.com/snakepit-k8s/snakepit/test/fixture/wire"
 )
 
 // limit is how long anything may take on a busy machine.
@@ -33,7 +35,7 @@ type world struct {
 	ctx           context.Context
 	namespace     string
 	lease         []string
-	gate          *fixture.Gate // the first operator's way to the API server
+	gate          *wire.Gate // the first operator's way to the API server
 	first, second *fixture.Program
 	leader        string // the first one's name in the lease
 	seen          *audit
@@ -45,7 +47,7 @@ func begin(t *testing.T, prefix string, lease []string) *world {
 	var err error
 	w.namespace, err = server.Namespace(w.ctx, prefix)
 	w.must(err)
-	kubelet, err := fixture.StartKubelet(server.Config, w.namespace)
+	kubelet, err := standin.StartKubelet(server.Config, w.namespace)
 	w.must(err)
 	t.Cleanup(func() {
 		if err := kubelet.Stop(); err != nil {
@@ -53,12 +55,12 @@ func begin(t *testing.T, prefix string, lease []string) *world {
 		}
 	})
 	w.seen = watch(t, w.namespace)
-	w.gate, err = fixture.OpenGate(server.Config)
+	w.gate, err = wire.OpenGate(server.Config)
 	w.must(err)
 	t.Cleanup(w.gate.Close)
 	w.first = w.start("first", w.gate)
 	w.leader = w.newHolder("")
-	behind, err := fixture.OpenGate(server.Config)
+	behind, err := wire.OpenGate(server.Config)
 	w.must(err)
 	t.Cleanup(behind.Close)
 	w.second = w.start("second", behind)
@@ -72,7 +74,7 @@ func (w *world) must(err error) {
 	}
 }
 
-func (w *world) start(name string, through *fixture.Gate) *fixture.Program {
+func (w *world) start(name string, through *wire.Gate) *fixture.Program {
 	w.t.Helper()
 	dir := w.t.TempDir()
 	kubeconfig := filepath.Join(dir, "kubeconfig")

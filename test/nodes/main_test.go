@@ -21,6 +21,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 const (
@@ -36,28 +37,14 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if fixture.Assets() == "" {
-		fmt.Println("left out: tests on a real API server; to run them: make test-nodes")
-		os.Exit(0)
-	}
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	fixture.Main("what follows from a node", "make test-nodes", func() (int, error) { return fixture.InFolder(func(dir string) (int, error) { return run(m, dir) }) })
 }
 
-func run(m *testing.M) (code int, err error) {
+func run(m *testing.M, dir string) (code int, err error) {
 	if server, err = fixture.StartAPIServer(); err != nil {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
-	dir, err := os.MkdirTemp("", "snakepit-nodes-")
-	if err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	kubeconfig = filepath.Join(dir, "kubeconfig")
 	if err := os.WriteFile(kubeconfig, server.Kubeconfig(), 0o600); err != nil {
 		return 1, err
@@ -108,7 +95,7 @@ func begin(t *testing.T, nodes int, options ...func(*fixture.OperatorOptions)) *
 	for n := range nodes {
 		s.nodes = append(s.nodes, fmt.Sprintf("%s-%c", s.namespace, 'a'+n))
 	}
-	kubelet, err := fixture.StartKubelet(server.Config, s.namespace, s.nodes...)
+	kubelet, err := standin.StartKubelet(server.Config, s.namespace, s.nodes...)
 	s.must(err)
 	o := fixture.OperatorOptions{Namespace: s.namespace}
 	for _, option := range options {
@@ -146,7 +133,7 @@ func (s *scene) pool(edits ...func(*v1alpha1.WorkerPool)) *v1alpha1.WorkerPool {
 
 // undrained makes a pool whose router never reports that a drain is complete.
 func undrained(p *v1alpha1.WorkerPool) {
-	p.Spec.Image = "registry.example/" + fixture.ImageUndrained + ":1"
+	p.Spec.Image = "registry.example/" + standin.ImageUndrained + ":1"
 }
 
 func (s *scene) change(pool *v1alpha1.WorkerPool, edit func(*v1alpha1.WorkerPool)) {
@@ -255,7 +242,7 @@ func (s *scene) cordon(name string, yes bool) {
 func (s *scene) report(name string, status corev1.ConditionStatus, ago time.Duration) {
 	s.t.Helper()
 	since := metav1.NewTime(time.Now().Add(-ago).Truncate(time.Second))
-	s.must(fixture.SetNodeReady(s.ctx, server.Client, name, status, since))
+	s.must(standin.SetNodeReady(s.ctx, server.Client, name, status, since))
 }
 
 // event waits for an Event about the pool with this reason and text.

@@ -7,12 +7,8 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/go-logr/logr"
-	"go.uber.org/goleak"
-	"k8s.io/klog/v2"
-	ctrl "sigs.k8s.io/controller-runtime"
-
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 var (
@@ -25,39 +21,22 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if fixture.Assets() == "" {
-		fmt.Println("left out: the operator under faults needs a real API server; to run it: make faults")
-		os.Exit(0)
-	}
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "operator:", err)
-		code = max(code, 1)
-	}
-	os.Exit(code)
+	fixture.Main("the operator under faults", "make faults", func() (int, error) { return fixture.Leakless(func() (int, error) { return run(m) }) })
 }
 
 // run has one API server, one kubelet and one audit for all tests. Nothing of it may be left running at the end.
 func run(m *testing.M) (code int, err error) {
-	ctrl.SetLogger(logr.Discard())
-	klog.SetLogger(logr.Discard())
 	if err := choose(); err != nil {
 		return 1, err
 	}
-	before := goleak.IgnoreCurrent()
 	if server, err = fixture.StartAPIServer(); err != nil {
 		return 1, err
 	}
-	defer func() {
-		err = errors.Join(err, server.Stop())
-		if err == nil && code == 0 {
-			err = goleak.Find(before)
-		}
-	}()
-	if audit, err = fixture.StartAudit(server.Config); err != nil {
+	defer func() { err = errors.Join(err, server.Stop()) }()
+	if audit, err = fixture.StartAudit(server.Config, nil); err != nil {
 		return 1, err
 	}
-	kubelet, err := fixture.StartKubelet(server.Config, "")
+	kubelet, err := standin.StartKubelet(server.Config, "")
 	if err != nil {
 		return 1, errors.Join(err, audit.Stop())
 	}

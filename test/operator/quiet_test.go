@@ -10,6 +10,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/wire"
 )
 
 // routerPeriod is how often a router may write its part of a group's status.
@@ -24,7 +25,7 @@ func window() time.Duration {
 }
 
 // spent is how many calls were made between two counts, without the renewal of watches.
-func spent(before, after map[fixture.Call]int) (writes, reads int, lines []string) {
+func spent(before, after map[wire.Call]int) (writes, reads int, lines []string) {
 	for call, n := range after {
 		n -= before[call]
 		if n == 0 || call.Verb == "watch" {

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/wire"
 )
 
 // action is one thing that a user does or that goes wrong. It does nothing where it does not apply, so that a story stays one when others are
@@ -67,7 +68,7 @@ var actions = []action{
 	}},
 	{"storm", 3, func(s *scene, n int) error {
 		kinds, _ := storms()
-		s.wire.Storm(fixture.Storm{Rate: float64(n) / 10, Kinds: kinds[0].kinds, Seed: seed})
+		s.wire.Storm(wire.Storm{Rate: float64(n) / 10, Kinds: kinds[0].kinds, Seed: seed})
 		return nil
 	}},
 	{"expire", 1, func(s *scene, _ int) error {
@@ -93,7 +94,7 @@ func (s *scene) again(crash bool) error {
 		s.wire.Cut()
 	}
 	err := s.stop()
-	s.wire.Storm(fixture.Storm{})
+	s.wire.Storm(wire.Storm{})
 	s.wire.Mend()
 	if err != nil {
 		return err
@@ -112,7 +113,7 @@ func (s *scene) remakeAs(workers int32) error {
 // calm is a quiet point: all trouble ends, and everything must become as asked.
 func (s *scene) calm() error {
 	s.wire.Lag(0, watched...)
-	s.wire.Storm(fixture.Storm{})
+	s.wire.Storm(wire.Storm{})
 	return s.reach()
 }
 

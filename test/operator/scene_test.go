@@ -20,6 +20,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/wire"
 )
 
 const (
@@ -38,7 +39,7 @@ type scene struct {
 	config    *rest.Config
 	client    client.Client
 	namespace string
-	wire      *fixture.Transport
+	wire      *wire.Transport
 	operator  *fixture.Operator
 	pool      *v1alpha1.WorkerPool
 	// exists: the user has a pool and did not delete it.
@@ -63,7 +64,7 @@ func begin(t *testing.T) *scene {
 
 func open(ctx context.Context) (*scene, error) {
 	namespace, err := server.Namespace(ctx, "operator")
-	return &scene{ctx: ctx, config: server.Config, client: server.Client, namespace: namespace, wire: fixture.NewTransport()}, err
+	return &scene{ctx: ctx, config: server.Config, client: server.Client, namespace: namespace, wire: wire.NewTransport()}, err
 }
 
 func must(t *testing.T, err error) {

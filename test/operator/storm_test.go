@@ -12,6 +12,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
+	"github.com/snakepit-k8s/snakepit/test/fixture/wire"
 )
 
 const (
@@ -28,12 +30,12 @@ const (
 
 type weather struct {
 	name  string
-	kinds []fixture.Trouble
+	kinds []wire.Trouble
 }
 
 // storms are all that R5 names. The sample has the mixture at each rate.
 func storms() (kinds []weather, rates []float64) {
-	mixed := weather{"mixed", []fixture.Trouble{fixture.TroubleConflict, fixture.TroubleTooMany, fixture.TroubleInternal, fixture.TroubleReset, fixture.TroubleLost}}
+	mixed := weather{"mixed", []wire.Trouble{wire.TroubleConflict, wire.TroubleTooMany, wire.TroubleInternal, wire.TroubleReset, wire.TroubleLost}}
 	kinds, rates = []weather{mixed}, []float64{0.05, 0.25, 0.5}
 	if everything {
 		kinds = append(kinds, weather{"409", mixed.kinds[:1]}, weather{"429", mixed.kinds[1:2]}, weather{"500", mixed.kinds[2:3]}, weather{"reset", mixed.kinds[3:]})
@@ -70,7 +72,7 @@ func TestStorm(t *testing.T) {
 			for _, rate := range rates {
 				t.Run(fmt.Sprintf("%s,%g,seed=%d", kind.name, rate, seed), func(t *testing.T) {
 					t.Parallel()
-					recovery, calls := weatherStorm(t, begin(t), fixture.Storm{Rate: rate, Kinds: kind.kinds, Seed: seed})
+					recovery, calls := weatherStorm(t, begin(t), wire.Storm{Rate: rate, Kinds: kind.kinds, Seed: seed})
 					all.add(t.Failed(), recovery, calls)
 				})
 			}
@@ -90,7 +92,7 @@ func tellStorm(t *testing.T, all *worst, what string) {
 		atMost("API calls/s per object: "+what, all.rate, "calls/s", callsPerObject))
 }
 
-func weatherStorm(t *testing.T, s *scene, storm fixture.Storm) (recovery time.Duration, rate float64) {
+func weatherStorm(t *testing.T, s *scene, storm wire.Storm) (recovery time.Duration, rate float64) {
 	t.Helper()
 	before, since := s.wire.Counts(), time.Now()
 	s.wire.Storm(storm)
@@ -98,7 +100,7 @@ func weatherStorm(t *testing.T, s *scene, storm fixture.Storm) (recovery time.Du
 		must(t, act())
 		idle(t, stormStep, stormStep, func(int) {})
 	}
-	s.wire.Storm(fixture.Storm{})
+	s.wire.Storm(wire.Storm{})
 	writes, reads, lines := spent(before, s.wire.Counts())
 	rate = float64(writes+reads) / time.Since(since).Seconds() / objects
 	if s.wire.Hits() == 0 {
@@ -134,10 +136,10 @@ func TestAPIServerRestarts(t *testing.T) {
 	own, err := fixture.StartAPIServer()
 	must(t, err)
 	t.Cleanup(func() { must(t, own.Stop()) })
-	kubelet, err := fixture.StartKubelet(own.Config, "")
+	kubelet, err := standin.StartKubelet(own.Config, "")
 	must(t, err)
 	t.Cleanup(func() { must(t, kubelet.Stop()) })
-	s := &scene{ctx: t.Context(), config: own.Config, client: own.Client, wire: fixture.NewTransport()}
+	s := &scene{ctx: t.Context(), config: own.Config, client: own.Client, wire: wire.NewTransport()}
 	s.namespace, err = own.Namespace(s.ctx, "restarted")
 	must(t, err)
 	must(t, s.start())

@@ -17,6 +17,7 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
 )
 
 const (
@@ -42,7 +43,7 @@ type cost struct {
 // TestR15 makes pools, changes them, leaves them alone, restarts the operator beside them and deletes them.
 func TestR15(t *testing.T) {
 	sizes := sizes(t)
-	kubelet, err := fixture.StartKubelet(server.Config, "")
+	kubelet, err := standin.StartKubelet(server.Config, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,10 +8,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/go-logr/logr"
-	"k8s.io/klog/v2"
-	ctrl "sigs.k8s.io/controller-runtime"
-
 	"github.com/snakepit-k8s/snakepit/test/fixture"
 )
 
@@ -25,33 +21,19 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if fixture.Assets() == "" {
-		fmt.Println("left out: an upgrade needs a real API server; to run it: make faults")
-		os.Exit(0)
-	}
-	if from = os.Getenv("UPGRADE_FROM"); from == "" {
-		from = earlier
-	}
-	if err := exec.Command("git", "-C", fixture.Root(), "cat-file", "-e", from+"^{commit}").Run(); err != nil {
-		fmt.Printf("left out: the upgrade from %s: the checkout does not hold this commit; to run it: git fetch --unshallow, or UPGRADE_FROM=commit\n", from)
-		os.Exit(0)
-	}
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "upgrade:", err)
-		code = max(code, 1)
-	}
-	os.Exit(code)
+	fixture.Main("an upgrade", "make faults", func() (int, error) {
+		if from = os.Getenv("UPGRADE_FROM"); from == "" {
+			from = earlier
+		}
+		if err := exec.Command("git", "-C", fixture.Root(), "cat-file", "-e", from+"^{commit}").Run(); err != nil {
+			fmt.Printf("left out: the upgrade from %s: the checkout does not hold this commit; to run it: git fetch --unshallow, or UPGRADE_FROM=commit\n", from)
+			return 0, nil
+		}
+		return fixture.InFolder(func(dir string) (int, error) { return run(m, dir) })
+	})
 }
 
-func run(m *testing.M) (code int, err error) {
-	ctrl.SetLogger(logr.Discard())
-	klog.SetLogger(logr.Discard())
-	dir, err := os.MkdirTemp("", "snakepit-upgrade-")
-	if err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+func run(m *testing.M, dir string) (code int, err error) {
 	source := filepath.Join(dir, "source")
 	if err := checkout(source); err != nil {
 		return 1, err

@@ -21,6 +21,8 @@ import (
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
+	"github.com/snakepit-k8s/snakepit/test/fixture/standin"
+	"github.com/snakepit-k8s/snakepit/test/fixture/wire"
 )
 
 const (
@@ -56,7 +58,7 @@ var pools = map[string]func(*v1alpha1.WorkerPool){
 		}
 	},
 	// Its workers die again and again: that must not look like news to the new operator.
-	"looping": func(p *v1alpha1.WorkerPool) { p.Spec.Image = "registry.example/" + fixture.ImageLooping + ":1" },
+	"looping": func(p *v1alpha1.WorkerPool) { p.Spec.Image = "registry.example/" + standin.ImageLooping + ":1" },
 }
 
 // object is what must stay as it is through an upgrade.
@@ -77,7 +79,7 @@ func TestUpgrade(t *testing.T) {
 	namespace, err := server.Namespace(ctx, "upgrade")
 	must(err)
 	install(t, oldCRDs)
-	kubelet, err := fixture.StartKubelet(server.Config, namespace)
+	kubelet, err := standin.StartKubelet(server.Config, namespace)
 	must(err)
 	t.Cleanup(func() {
 		if err := kubelet.Stop(); err != nil {
@@ -130,9 +132,9 @@ func install(t *testing.T, folder string) {
 	}
 }
 
-func start(t *testing.T, binary, namespace, name string) (*fixture.Program, *fixture.Gate) {
+func start(t *testing.T, binary, namespace, name string) (*fixture.Program, *wire.Gate) {
 	t.Helper()
-	gate, err := fixture.OpenGate(server.Config)
+	gate, err := wire.OpenGate(server.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +168,7 @@ func settled(t *testing.T, namespace string) {
 		}
 		for _, pool := range list.Items {
 			want := v1alpha1.ConditionReady
-			if strings.Contains(pool.Spec.Image, fixture.ImageLooping) {
+			if strings.Contains(pool.Spec.Image, standin.ImageLooping) {
 				want = v1alpha1.ConditionStalled
 			}
 			c := meta.FindStatusCondition(pool.Status.Conditions, want)
@@ -208,7 +210,7 @@ func look(t *testing.T, namespace string) (map[string]object, map[string]int64) 
 }
 
 // atRest waits until the operator has written nothing for a while, and returns what it wrote until then.
-func atRest(t *testing.T, gate *fixture.Gate) []fixture.Write {
+func atRest(t *testing.T, gate *wire.Gate) []wire.Write {
 	t.Helper()
 	last := time.Now()
 	fixture.Eventually(t, limit, "the new operator at rest", func() error {
