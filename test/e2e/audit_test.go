@@ -1,11 +1,15 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,16 +26,28 @@ import (
 )
 
 // tally counts the audits of a run (O1) and what they found.
-type tally struct{ run, orphans int }
+type tally struct{ run, orphans atomic.Int64 }
 
 var audits tally
 
-func (a tally) report() error {
+func (a *tally) report() error {
 	const command = "make test-e2e"
+	run, orphans := int(a.run.Load()), a.orphans.Load()
 	return fixture.AppendFigures([]fixture.Figure{
-		{ID: "O1", Figure: "audits", Value: float64(a.run), Unit: "audits", Bound: ">=1", OK: a.run > 0, Void: a.run == 0, Runs: a.run, Command: command},
-		{ID: "O1", Figure: "orphans", Value: float64(a.orphans), Unit: "found", Bound: "<=0", OK: a.orphans == 0, Void: a.run == 0, Runs: a.run, Command: command},
+		{ID: "O1", Figure: "audits", Value: float64(run), Unit: "audits", Bound: ">=1", OK: run > 0, Void: run == 0, Runs: run, Command: command},
+		{ID: "O1", Figure: "orphans", Value: float64(orphans), Unit: "found", Bound: "<=0", OK: orphans == 0, Void: run == 0, Runs: run, Command: command},
 	})
+}
+
+// auditAll looks at the whole cluster, when all stories have ended.
+func auditAll(ctx context.Context) error {
+	audits.run.Add(1)
+	err := poll(60*time.Second, func() error { return errors.Join(ownerless(ctx), nodeLeftovers(ctx, "")) })
+	if err != nil {
+		audits.orphans.Add(1)
+		return fmt.Errorf("audit of the whole cluster: %w", err)
+	}
+	return nil
 }
 
 // figure reports one measured value with its upper bound.
@@ -54,8 +70,8 @@ func ownKinds() map[string]client.ObjectList {
 }
 
 // each calls visit for every object of a list.
-func (s *story) each(list client.ObjectList, visit func(client.Object), options ...client.ListOption) error {
-	if err := cluster.List(s.ctx, list, options...); err != nil {
+func each(ctx context.Context, list client.ObjectList, visit func(client.Object), options ...client.ListOption) error {
+	if err := cluster.List(ctx, list, options...); err != nil {
 		return err
 	}
 	return meta.EachListItem(list, func(item runtime.Object) error {
@@ -70,7 +86,7 @@ func (s *story) leftovers() error {
 	kinds["WorkerPool"] = &v1alpha1.WorkerPoolList{}
 	var left []error
 	for kind, list := range kinds {
-		err := s.each(list, func(o client.Object) {
+		err := each(s.ctx, list, func(o client.Object) {
 			if kind != "ServiceAccount" || o.GetName() != "default" {
 				left = append(left, fmt.Errorf("%s %s is left", kind, o.GetName()))
 			}
@@ -82,11 +98,10 @@ func (s *story) leftovers() error {
 	return errors.Join(left...)
 }
 
-// audit ends every story (O1): what the pools made is gone, on the API server and on the nodes; and nowhere in the cluster is anything left
-// whose owner is gone.
+// audit ends every story (O1): what its pools made is gone, on the API server and on the nodes.
 func (s *story) audit() {
 	s.t.Helper()
-	audits.run++
+	audits.run.Add(1)
 	var pools v1alpha1.WorkerPoolList
 	if err := cluster.List(s.ctx, &pools, client.InNamespace(s.namespace)); err == nil {
 		for i := range pools.Items {
@@ -100,27 +115,26 @@ func (s *story) audit() {
 	}{
 		{90 * time.Second, s.leftovers},
 		{120 * time.Second, func() error { return deleteNamespace(s.ctx, s.namespace) }},
-		{20 * time.Second, s.ownerless},
-		{20 * time.Second, s.nodeLeftovers},
+		{20 * time.Second, func() error { return errors.Join(nodeLeftovers(s.ctx, s.namespace), s.mounts()) }},
 	} {
 		if err := poll(check.limit, check.run); err != nil {
-			audits.orphans++
+			audits.orphans.Add(1)
 			s.t.Errorf("audit: %v", err)
 		}
 	}
 }
 
 // ownerless names objects of all namespaces that were made for a pool or a group whose UID is gone.
-func (s *story) ownerless() error {
+func ownerless(ctx context.Context) error {
 	alive := map[types.UID]bool{}
 	for _, owners := range []client.ObjectList{&v1alpha1.WorkerPoolList{}, &v1alpha1.WorkerGroupList{}} {
-		if err := s.each(owners, func(o client.Object) { alive[o.GetUID()] = true }); err != nil {
+		if err := each(ctx, owners, func(o client.Object) { alive[o.GetUID()] = true }); err != nil {
 			return err
 		}
 	}
 	var left []error
 	for kind, list := range ownKinds() {
-		err := s.each(list, func(o client.Object) {
+		err := each(ctx, list, func(o client.Object) {
 			owners := []string{o.GetLabels()[v1alpha1.LabelPoolUID], o.GetLabels()[v1alpha1.LabelGroupUID]}
 			for _, reference := range o.GetOwnerReferences() {
 				if strings.HasPrefix(reference.APIVersion, v1alpha1.GroupVersion.Group+"/") {
@@ -140,9 +154,28 @@ func (s *story) ownerless() error {
 	return errors.Join(left...)
 }
 
+// buildTool builds the local cluster's driver once: running it anew from its source each time would cost the stories most of their processor.
+var buildTool = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(scratch, "local-cluster")
+	out, err := exec.Command("go", "-C", toolFolder, "build", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building the local cluster's driver: %w: %s", err, out)
+	}
+	return path, nil
+})
+
+// toolFolder is where the driver finds the cluster of this checkout.
+const toolFolder = "../../hack/local-cluster"
+
 // onNodes asks the local cluster's driver; only it lets the tests look into nodes.
 func onNodes(verb ...string) (string, error) {
-	out, err := exec.Command("go", append([]string{"-C", "../../hack/local-cluster", "run", "."}, verb...)...).CombinedOutput()
+	tool, err := buildTool()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command(tool, verb...)
+	cmd.Dir = toolFolder
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("local-cluster %s: %w: %s", strings.Join(verb, " "), err, out)
 	}
@@ -171,9 +204,9 @@ func nodeContainers() ([]container, error) {
 	return list, json.Unmarshal([]byte(out), &list)
 }
 
-// nodeLeftovers names what is still on the nodes: processes of pods that no longer exist, mounts of the story's pods, and routes of the
-// story's Services.
-func (s *story) nodeLeftovers() error {
+// nodeLeftovers names what is still on the nodes of a namespace whose pods are gone, or of all: processes of pods that no longer exist, and
+// routes to Services of the namespace.
+func nodeLeftovers(ctx context.Context, namespace string) error {
 	if clusterIsForeign() {
 		return nil
 	}
@@ -184,21 +217,12 @@ func (s *story) nodeLeftovers() error {
 	if err != nil {
 		return err
 	}
-	if err := s.each(&corev1.PodList{}, func(o client.Object) { known[string(o.GetUID())] = true }); err != nil {
+	if err := each(ctx, &corev1.PodList{}, func(o client.Object) { known[string(o.GetUID())] = true }); err != nil {
 		return err
 	}
 	for _, c := range containers {
-		if !known[c.PodUID] {
+		if !known[c.PodUID] && (namespace == "" || namespace == c.Namespace) {
 			left = append(left, fmt.Errorf("%d processes of pod %s/%s (%s), which is gone, run on", len(c.Processes), c.Namespace, c.Pod, c.PodUID))
-		}
-	}
-	mounts, err := onNodes("mounts")
-	if err != nil {
-		return err
-	}
-	for uid, name := range s.pods {
-		if strings.Contains(mounts, string(uid)) {
-			left = append(left, fmt.Errorf("mounts of pod %s (%s) are left", name, uid))
 		}
 	}
 	// The map alone routes; chains that nothing leads to stay until kube-proxy's next change.
@@ -206,8 +230,26 @@ func (s *story) nodeLeftovers() error {
 	if err != nil {
 		return err
 	}
-	if strings.Contains(routes, s.namespace+"/") {
-		left = append(left, fmt.Errorf("kube-proxy still has routes to Services of %s", s.namespace))
+	if namespace != "" && strings.Contains(routes, namespace+"/") {
+		left = append(left, fmt.Errorf("kube-proxy still has routes to Services of %s", namespace))
+	}
+	return errors.Join(left...)
+}
+
+// mounts names those of the story's pods that are left on the nodes.
+func (s *story) mounts() error {
+	if clusterIsForeign() {
+		return nil
+	}
+	mounts, err := onNodes("mounts")
+	if err != nil {
+		return err
+	}
+	var left []error
+	for uid, name := range s.pods {
+		if strings.Contains(mounts, string(uid)) {
+			left = append(left, fmt.Errorf("mounts of pod %s (%s) are left", name, uid))
+		}
 	}
 	return errors.Join(left...)
 }

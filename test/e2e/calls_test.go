@@ -20,7 +20,7 @@ type who struct {
 
 // Story (a): apply → Ready → call → stream; errors arrive as what they are.
 func TestApplyCallStream(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	began := time.Now()
 	p := s.pool("first", workers(2))
 	s.ready(p)
@@ -49,7 +49,7 @@ func TestApplyCallStream(t *testing.T) {
 	}
 	s.restrictedPod(p)
 	s.delete(p, 30*time.Second)
-	s.must(s.each(&corev1.EventList{}, func(o client.Object) {
+	s.must(each(s.ctx, &corev1.EventList{}, func(o client.Object) {
 		if e := o.(*corev1.Event); e.Reason == "FailedPreStopHook" {
 			t.Errorf("the drain before the pod's end did not work: %s: %s", e.InvolvedObject.FieldPath, e.Message)
 		}
@@ -76,7 +76,7 @@ func (s *story) restrictedPod(p *v1alpha1.WorkerPool) {
 
 // Story (b): a session stays with its worker through 200 calls beside 20 others.
 func TestSessionStays(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	p := s.pool("stays", workers(4))
 	s.ready(p)
 	c := s.caller(p)
@@ -130,7 +130,7 @@ func (s *story) checkLoad(r reply, calls, wantWorkers int) {
 
 // Story (c): a killed worker's session is lost, and said so until acknowledged; others are unharmed; a replacement comes; what it had started is gone.
 func TestWorkerKilled(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	p := s.pool("killed", workers(3))
 	s.ready(p)
 	pod := s.onlyPod(p)
@@ -177,7 +177,7 @@ func TestWorkerKilled(t *testing.T) {
 
 // Story (d): the router is killed; sessions and running calls are kept.
 func TestRouterKilled(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	if clusterIsForeign() {
 		t.Skip("left out: killing a container needs the node; run it on the local cluster")
 	}
@@ -186,7 +186,7 @@ func TestRouterKilled(t *testing.T) {
 	pod := s.onlyPod(p)
 	c := s.caller(p)
 	before := c.in("kept").count(1)
-	_, err := onNodes("mounts") // builds the tool now, and not while the call runs
+	_, err := buildTool() // now, and not while the call runs
 	s.must(err)
 	running := c.in("kept").begin("slow_count", map[string]any{"seconds": 3})
 	other := c.in("other").count(1)
@@ -225,7 +225,7 @@ func TestRouterKilled(t *testing.T) {
 
 // Story (e): scale 2 → 8 → 3 in place, through the scale subresource.
 func TestScaleInPlace(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	p := s.pool("scale", workers(2))
 	s.ready(p)
 	pod := s.onlyPod(p)

@@ -133,7 +133,7 @@ func (s *story) cordon(node string, away bool) {
 
 // O4: a pod removed by force is replaced, its session told lost, and its processes end although the API server has forgotten it.
 func TestPodRemovedByForce(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	p := s.pool("forced", workers(1))
 	s.ready(p)
 	c := s.caller(p)
@@ -199,7 +199,7 @@ func (s *story) nodeLeftoversOf(pod corev1.Pod) func() error {
 
 // O8: hooks that hang are cut off at the drain's deadline, and told; hooks that raise delay nothing.
 func TestHooksThatDoNotEnd(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	hanging := s.pool("hanging", workers(1), adapter("endings:HangingEnd"))
 	raising := s.pool("raising", workers(1), adapter("endings:RaisingEnd"))
 	for _, p := range []*v1alpha1.WorkerPool{hanging, raising} {

@@ -42,7 +42,7 @@ func started(pod corev1.Pod) *metav1.Time {
 
 // Live settings restart nothing.
 func TestLiveSettings(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	p := s.pool("live", workers(1))
 	s.ready(p)
 	pod := s.onlyPod(p)
@@ -73,7 +73,7 @@ func TestLiveSettings(t *testing.T) {
 
 // Story (f): another image is a new pod; sessions of the old one are told lost.
 func TestImageChange(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	p := s.pool("image", workers(2))
 	s.ready(p)
 	old := s.onlyPod(p)
@@ -100,7 +100,7 @@ func TestImageChange(t *testing.T) {
 
 // Story (g): an adapter that cannot be imported is named in the status, without a crash loop, and heals with the spec.
 func TestAdapterImportError(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	p := s.pool("broken", workers(2), adapter("broken:App"))
 	s.eventually(60*time.Second, "AdapterLoaded=False", func() error {
 		c := meta.FindStatusCondition(s.get(p).Status.Conditions, v1alpha1.ConditionAdapterLoaded)
@@ -121,7 +121,7 @@ func TestAdapterImportError(t *testing.T) {
 
 // Story (h): deletion under load leaves nothing, on the API server and on the node.
 func TestDeleteUnderLoad(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	p := s.pool("loaded", workers(4))
 	s.ready(p)
 	c := s.caller(p)
@@ -191,7 +191,7 @@ func (s *story) scaleOperator(n int32) {
 
 // Story (j): bad manifests are refused with a message that says what to do. The first line of each file names it.
 func TestBadManifests(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	paths, err := filepath.Glob("testdata/bad/*.yaml")
 	s.must(err)
 	if len(paths) < 20 {
@@ -210,7 +210,7 @@ func TestBadManifests(t *testing.T) {
 
 // Story (k): kstatus, which Helm and Flux use, reads the right word at the right time.
 func TestKstatus(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	taken := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "kstatus"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
 	s.must(cluster.Create(s.ctx, taken))
 	p := s.pool("kstatus", workers(1))
@@ -260,7 +260,7 @@ func (s *story) wantStatus(p *v1alpha1.WorkerPool, want status.Status) error {
 
 // Story (l): a pod deleted by hand drains inside and is replaced; a namespace deleted leaves nothing.
 func TestPodAndNamespaceDeleted(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	p := s.pool("byhand", workers(2))
 	s.ready(p)
 	old := s.onlyPod(p)

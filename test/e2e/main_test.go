@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -26,6 +28,10 @@ const driverNamespace = "snakepit-e2e"
 var (
 	cluster client.Client
 	python  *driver
+	// nodes of a local cluster; second is empty where no node may be lost.
+	nodes struct{ first, second string }
+	// scratch is a folder of this run.
+	scratch string
 )
 
 func TestMain(m *testing.M) {
@@ -57,6 +63,13 @@ func run(m *testing.M) (int, error) {
 	if cluster, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
 		return 1, err
 	}
+	if scratch, err = os.MkdirTemp("", "snakepit-e2e-"); err != nil {
+		return 1, err
+	}
+	defer func() { _ = os.RemoveAll(scratch) }()
+	if err := findNodes(context.Background()); err != nil {
+		return 1, err
+	}
 	if err := startClientPod(context.Background()); err != nil {
 		return 1, err
 	}
@@ -68,7 +81,24 @@ func run(m *testing.M) (int, error) {
 	}
 	defer python.stop()
 	code := m.Run()
-	return code, audits.report()
+	return code, errors.Join(auditAll(context.Background()), audits.report())
+}
+
+// findNodes tells the node that stays from the one that stories may take away: the second's name is longer.
+func findNodes(ctx context.Context) error {
+	var list corev1.NodeList
+	if err := cluster.List(ctx, &list); err != nil {
+		return err
+	}
+	var names []string
+	for _, node := range list.Items {
+		names = append(names, node.Name)
+	}
+	slices.Sort(names)
+	if !clusterIsForeign() && len(names) == 2 {
+		nodes.first, nodes.second = names[0], names[1]
+	}
+	return nil
 }
 
 func image(name string) string {

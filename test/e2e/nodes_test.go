@@ -3,8 +3,8 @@ package e2e
 import (
 	"fmt"
 	"os/exec"
-	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,43 +14,29 @@ import (
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 )
 
-// beginOnTwoNodes begins a story in which the second node may be lost; the operator and the client stay on the first.
-func beginOnTwoNodes(t *testing.T) (s *story, second string) {
+// secondNode is for one story at a time.
+var secondNode sync.Mutex
+
+// beginOnTwoNodes begins a story in which the second node may be lost. It runs beside others: their pools, the operator and the client stay on
+// the first.
+func beginOnTwoNodes(t *testing.T) *story {
 	t.Helper()
-	names := nodeNames(t)
-	if clusterIsForeign() || len(names) < 2 {
-		t.Skip("left out: needs a second node that may be lost; to run it: make test-nodes")
+	if nodes.second == "" {
+		t.Skip("left out: needs a second node that may be lost; to run it: make cluster-up NODES=2, make images install test-nodes")
 	}
-	s = begin(t)
-	first, second := names[0], names[1]
-	s.pinOperator(first)
-	t.Cleanup(func() { s.pinOperator("") })
-	return s, second
+	t.Parallel()
+	secondNode.Lock()
+	t.Cleanup(secondNode.Unlock)
+	s := begin(t)
+	pinOperator(s)
+	return s
 }
 
-// nodeNames are the cluster's nodes, the first one first: the second's name is longer.
-func nodeNames(t *testing.T) []string {
-	t.Helper()
-	var list corev1.NodeList
-	if err := cluster.List(t.Context(), &list); err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, node := range list.Items {
-		names = append(names, node.Name)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// pinOperator keeps the operator on one node; an empty name lets it go anywhere.
-func (s *story) pinOperator(node string) {
+// pinOperator keeps the operator on the first node. No story that runs beside others ends it, so once is enough.
+func pinOperator(s *story) {
 	s.t.Helper()
-	patch := `[{"op": "remove", "path": "/spec/template/spec/nodeSelector"}]`
-	if node != "" {
-		patch = fmt.Sprintf(`[{"op": "add", "path": "/spec/template/spec/nodeSelector", "value": {"kubernetes.io/hostname": %q}}]`, node)
-	}
-	if out, err := s.kubectl("patch", "deployment", "snakepit-operator", "-n", operatorNamespace, "--type=json", "-p", patch); err != nil {
+	patch := fmt.Sprintf(`{"spec": {"template": {"spec": {"nodeSelector": {%q: %q}}}}}`, corev1.LabelHostname, nodes.first)
+	if out, err := s.kubectl("patch", "deployment", "snakepit-operator", "-n", operatorNamespace, "-p", patch); err != nil {
 		s.t.Fatalf("pinning the operator: %v: %s", err, out)
 	}
 	if out, err := s.kubectl("rollout", "status", "deployment/snakepit-operator", "-n", operatorNamespace, "--timeout=60s"); err != nil {
@@ -61,11 +47,12 @@ func (s *story) pinOperator(node string) {
 // preferring puts a pool's pod on a node as long as that is possible.
 func preferring(node string) poolOption {
 	return func(p *v1alpha1.WorkerPool) {
+		p.Spec.Template.Spec.NodeSelector = nil
 		p.Spec.Template.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
 			PreferredDuringSchedulingIgnoredDuringExecution: []corev1.PreferredSchedulingTerm{{
 				Weight: 100,
 				Preference: corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{{
-					Key: "kubernetes.io/hostname", Operator: corev1.NodeSelectorOpIn, Values: []string{node},
+					Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{node},
 				}}},
 			}},
 		}}
@@ -89,20 +76,20 @@ func (s *story) elsewhere(p *v1alpha1.WorkerPool, node string) error {
 
 // O4: the node of a pool is cut off. A successor serves elsewhere, sessions are told lost; the node comes back, and the old pod ends for good.
 func TestNodeLostAndReturned(t *testing.T) {
-	s, second := beginOnTwoNodes(t)
-	p := s.pool("away", workers(2), preferring(second), func(p *v1alpha1.WorkerPool) {
+	s := beginOnTwoNodes(t)
+	p := s.pool("away", workers(2), preferring(nodes.second), func(p *v1alpha1.WorkerPool) {
 		p.Spec.Failover.After = &metav1.Duration{Duration: 10 * time.Second}
 	})
 	s.ready(p)
 	old := s.onlyPod(p)
-	if old.Spec.NodeName != second {
-		t.Fatalf("the pod is on %s, want it on %s", old.Spec.NodeName, second)
+	if old.Spec.NodeName != nodes.second {
+		t.Fatalf("the pod is on %s, want it on %s", old.Spec.NodeName, nodes.second)
 	}
 	c := s.caller(p)
 	c.in("kept").count(1)
 	s.network("node-cut")
 	began := time.Now()
-	s.eventually(120*time.Second, "a successor elsewhere", func() error { return s.elsewhere(p, second) })
+	s.eventually(120*time.Second, "a successor elsewhere", func() error { return s.elsewhere(p, nodes.second) })
 	s.ready(p)
 	s.figure("O4", "node lost (failover.after 10 s) until the pool is Ready elsewhere", time.Since(began).Seconds(), "s", 60)
 	if err := s.nodeLeftoversOf(old)(); err == nil {
@@ -147,14 +134,14 @@ func (s *story) network(verb string) {
 
 // kubectl drain under session traffic: it ends within drain.timeout, the pool serves elsewhere, and what was lost is told.
 func TestKubectlDrain(t *testing.T) {
-	s, second := beginOnTwoNodes(t)
+	s := beginOnTwoNodes(t)
 	const timeout = 10 * time.Second
-	p := s.pool("moved", workers(2), preferring(second), func(p *v1alpha1.WorkerPool) {
+	p := s.pool("moved", workers(2), preferring(nodes.second), func(p *v1alpha1.WorkerPool) {
 		p.Spec.Drain.Timeout = &metav1.Duration{Duration: timeout}
 	})
 	s.ready(p)
-	if pod := s.onlyPod(p); pod.Spec.NodeName != second {
-		t.Fatalf("the pod is on %s, want it on %s", pod.Spec.NodeName, second)
+	if pod := s.onlyPod(p); pod.Spec.NodeName != nodes.second {
+		t.Fatalf("the pod is on %s, want it on %s", pod.Spec.NodeName, nodes.second)
 	}
 	c := s.caller(p)
 	c.in("kept").count(1)
@@ -163,15 +150,15 @@ func TestKubectlDrain(t *testing.T) {
 	load, err := c.d.begin(m)
 	s.must(err)
 	c.in("kept").count(2)
-	s.t.Cleanup(func() { _, _ = s.kubectl("uncordon", second) })
+	s.t.Cleanup(func() { _, _ = s.kubectl("uncordon", nodes.second) })
 	began := time.Now()
-	out, err := exec.Command(kubectlPath(), "drain", second, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=90s").CombinedOutput()
+	out, err := exec.Command(kubectlPath(), "drain", nodes.second, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=90s").CombinedOutput()
 	took := time.Since(began)
 	if err != nil {
 		t.Fatalf("kubectl drain: %v after %s: %s", err, took, out)
 	}
 	s.figure("drain", "kubectl drain under session traffic (drain.timeout 10 s)", took.Seconds(), "s", (timeout + 10*time.Second).Seconds())
-	s.eventually(60*time.Second, "a successor elsewhere", func() error { return s.elsewhere(p, second) })
+	s.eventually(60*time.Second, "a successor elsewhere", func() error { return s.elsewhere(p, nodes.second) })
 	s.ready(p)
 	s.figure("drain", "kubectl drain until the pool is Ready elsewhere", time.Since(began).Seconds(), "s", 60)
 	s.must(s.hasEvent(p, v1alpha1.EventDrainTimeout))

@@ -1,11 +1,15 @@
 package e2e
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -27,6 +31,13 @@ type story struct {
 	ctx       context.Context
 	namespace string
 	pods      map[types.UID]string
+}
+
+// beginBeside begins a story that disturbs only what is its own: it runs beside others, after the stories that have the cluster for themselves.
+func beginBeside(t *testing.T) *story {
+	t.Helper()
+	t.Parallel()
+	return begin(t)
 }
 
 // begin makes the namespace with the adapters, and ends the test with the audit.
@@ -89,7 +100,13 @@ func (s *story) newPool(name string) *v1alpha1.WorkerPool {
 	p.Spec.Image = image("worker")
 	p.Spec.Adapter = "stories:Stories"
 	p.Spec.Drain.Timeout = &metav1.Duration{Duration: 3 * time.Second}
+	nodeSelector := map[string]string{}
+	if nodes.second != "" {
+		// Another story may take the second node away.
+		nodeSelector[corev1.LabelHostname] = nodes.first
+	}
 	p.Spec.Template = &v1alpha1.PodTemplate{Spec: &v1alpha1.PodTemplateSpec{
+		NodeSelector: nodeSelector,
 		Containers: []corev1.Container{{
 			Name:         v1alpha1.WorkerContainer,
 			Env:          []corev1.EnvVar{{Name: "PYTHONPATH", Value: "/adapter"}},
@@ -238,4 +255,77 @@ func decode[T any](t *testing.T, raw json.RawMessage) T {
 		t.Fatalf("answer %s: %v", raw, err)
 	}
 	return v
+}
+
+// loadNextImage gives the cluster the worker image under a second name, …:next, as a new build of the user's would have.
+func (s *story) loadNextImage() string { return s.loadAgain("next", nil) }
+
+// loadNamedUserImage gives the cluster the worker image with USER app, a name that no number stands behind.
+func (s *story) loadNamedUserImage() string {
+	return s.loadAgain("named-user", func(config map[string]any) {
+		inner, _ := config["config"].(map[string]any)
+		inner["User"] = "app"
+	})
+}
+
+// loadAgain gives the cluster the worker image under another tag, and with another configuration when edit is not nil.
+func (s *story) loadAgain(tag string, edit func(config map[string]any)) string {
+	s.t.Helper()
+	name := strings.TrimSuffix(image("worker"), ":dev") + ":" + tag
+	path := filepath.Join(s.t.TempDir(), tag+".tar")
+	source, err := os.Open("../../bin/images/worker.tar")
+	s.must(err)
+	defer func() { _ = source.Close() }()
+	target, err := os.Create(path)
+	s.must(err)
+	s.must(rewrite(source, target, func(file string, text []byte) ([]byte, error) {
+		switch {
+		case file == "manifest.json" || file == "repositories":
+			return bytes.ReplaceAll(text, []byte(image("worker")), []byte(name)), nil
+		case edit == nil || strings.Contains(file, "/"):
+			return text, nil
+		}
+		var config map[string]any
+		if err := json.Unmarshal(text, &config); err != nil {
+			return nil, err
+		}
+		edit(config)
+		return json.Marshal(config)
+	}))
+	s.must(target.Close())
+	_, err = onNodes("load", path)
+	s.must(err)
+	return name
+}
+
+// rewrite copies a docker-archive; its texts pass through edit.
+func rewrite(source io.Reader, target io.Writer, edit func(file string, text []byte) ([]byte, error)) error {
+	in, out := tar.NewReader(source), tar.NewWriter(target)
+	for {
+		header, err := in.Next()
+		if err == io.EOF {
+			return out.Close()
+		}
+		if err != nil {
+			return err
+		}
+		var content io.Reader = in
+		if strings.HasSuffix(header.Name, ".json") || header.Name == "repositories" {
+			text, err := io.ReadAll(in)
+			if err != nil {
+				return err
+			}
+			if text, err = edit(header.Name, text); err != nil {
+				return err
+			}
+			header.Size = int64(len(text))
+			content = bytes.NewReader(text)
+		}
+		if err := out.WriteHeader(header); err != nil {
+			return err
+		}
+		if _, err := io.Copy(out, content); err != nil {
+			return err
+		}
+	}
 }

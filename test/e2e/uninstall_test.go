@@ -22,7 +22,7 @@ const operatorNamespace = "snakepit-system"
 
 // O5: whatever the user says about cascading, a deleted pool takes all of its own with it.
 func TestDeletionPolicies(t *testing.T) {
-	s := begin(t)
+	s := beginBeside(t)
 	policies := []metav1.DeletionPropagation{metav1.DeletePropagationOrphan, metav1.DeletePropagationForeground, metav1.DeletePropagationBackground}
 	var pools []*v1alpha1.WorkerPool
 	for _, policy := range policies {
