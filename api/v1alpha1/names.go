@@ -48,7 +48,7 @@ const MaxRecycleText = 128
 const (
 	// FieldManagerOperator owns specs of children and the operator's conditions.
 	FieldManagerOperator = "snakepit-operator"
-	// FieldManagerGroup owns what the group's controller adds beside the pool's: spec.podUID of a group, the serving label of a pod.
+	// FieldManagerGroup owns what the group's controller adds beside the pool's: spec.podUID and spec.nextPod of a group, the serving label of a pod.
 	FieldManagerGroup = "snakepit-operator-group"
 	// FieldManagerRouter owns status.router and the router's conditions.
 	FieldManagerRouter = "snakepit-router"

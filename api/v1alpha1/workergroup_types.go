@@ -51,6 +51,12 @@ type WorkerGroupSpec struct {
 	// +optional
 	PodUID types.UID `json:"podUID,omitempty"`
 
+	// nextPod is the number in the name of the pod that follows the one of podUID, and is written with it: the name of the next pod is the
+	// same for every attempt, whatever is still seen of those before.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	NextPod int32 `json:"nextPod,omitempty"`
+
 	// drainRequest is set when the group shall end, and never taken away. Only its deadline may come nearer, and its cause become a harder one.
 	// +optional
 	DrainRequest *DrainRequest `json:"drainRequest,omitempty"`

@@ -41,7 +41,7 @@ func (r *Reconciler) apply(ctx context.Context, obs *observation, p plan.Plan) (
 				return refused, nil
 			}
 		case plan.SetPodUID:
-			fields := map[string]any{"spec": map[string]any{"podUID": string(a.Pod.UID)}}
+			fields := map[string]any{"spec": map[string]any{"podUID": string(a.Pod.UID), "nextPod": int64(a.Pod.Ordinal) + 1}}
 			err = r.Writer.Apply(ctx, obs.group.UID, obs.group, fields, v1alpha1.FieldManagerGroup)
 		case plan.SetServing:
 			err = r.setServing(ctx, obs, a)

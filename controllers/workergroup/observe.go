@@ -59,6 +59,9 @@ func observe(ctx context.Context, cache, live client.Reader, group *v1alpha1.Wor
 // findNamed adds the pod of spec.podUID if the cache has it not, and it is there. One that another controller took is not the group's any more.
 func (o *observation) findNamed(ctx context.Context, live client.Reader) error {
 	uid, name := o.group.Spec.PodUID, o.group.Status.PodName
+	if next := o.group.Spec.NextPod; next > 0 {
+		name = resources.PodName(o.group, int(next)-1)
+	}
 	if uid == "" || slices.ContainsFunc(o.pods, func(p corev1.Pod) bool { return p.UID == uid }) {
 		return nil
 	}
@@ -82,6 +85,7 @@ func (o *observation) input(now time.Time) plan.Input {
 		Draining: o.group.Spec.DrainRequest != nil,
 		Lost:     o.group.Spec.DrainRequest != nil && o.group.Spec.DrainRequest.Cause == v1alpha1.DrainCauseNodeLost,
 		PodUID:   o.group.Spec.PodUID,
+		NextPod:  int(o.group.Spec.NextPod),
 		Forced:   o.forced,
 		ForceAt:  forceAt(o.group),
 	}}

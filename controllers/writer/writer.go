@@ -41,6 +41,7 @@ type Writer struct {
 var ErrTaken = errors.New("name is taken")
 
 // Create makes obj. An object of the same name that is the same owner's is taken for the answer to an earlier attempt; any other is ErrTaken.
+// One that goes before it was looked at is an error that Ended knows: try again.
 func (w *Writer) Create(ctx context.Context, owner types.UID, obj client.Object) error {
 	err := w.Client.Create(ctx, obj, client.FieldOwner(v1alpha1.FieldManagerOperator))
 	if apierrors.IsAlreadyExists(err) {
@@ -56,6 +57,7 @@ func (w *Writer) Create(ctx context.Context, owner types.UID, obj client.Object)
 // would start the next look. Its NotFound is an end as Ended means it, and the look is repeated.
 func (w *Writer) recognise(ctx context.Context, owner types.UID, obj client.Object) error {
 	want := obj.DeepCopyObject().(client.Object)
+	// One that is gone meanwhile is an error that is Ended: nothing was made, and no watch tells of the end of an object without our labels.
 	if err := w.Live.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
 		return err
 	}

@@ -232,7 +232,7 @@ func (l *lifeOfPool) judge(g golden) {
 	l.t.Helper()
 	lives := watcher.Seen(l.namespace)
 	pools, groups := watcher.history(l.namespace)
-	for _, lines := range [][]string{fixture.Outlived(lives, slices.Collect(maps.Keys(l.forced))...), l.crowded(lives), unmarked(groups), groundless(pools, groups)} {
+	for _, lines := range [][]string{fixture.Outlived(lives, slices.Collect(maps.Keys(l.forced))...), crowded(lives, l.forced), unmarked(groups), groundless(pools, groups)} {
 		for _, line := range lines {
 			l.t.Error(line)
 		}
@@ -246,7 +246,7 @@ func (l *lifeOfPool) judge(g golden) {
 		times = 2
 	}
 	for name, n := range creates(lives) {
-		if l.point.how != held && !l.mayCrowd() && n > g.creates[name]*times {
+		if l.point.how != held && n > g.creates[name]*times {
 			l.t.Errorf("%s was made %d times, golden is %d", name, n, g.creates[name])
 		}
 	}

@@ -294,24 +294,11 @@ func (l *lifeOfPool) await(what string, goal func() error) {
 	}
 }
 
-// mayCrowd says that a second pod is borne. The number of a lost pod's successor depends on whether the lost one was still seen, so that a POST
-// of a crashed operator that arrives late may carry another number than its successor's. It never serves, and it goes as soon as it is seen.
-func (l *lifeOfPool) mayCrowd() bool {
-	return l.point.how == late && l.lostPod != "" && l.point.what == "POST-pods"
-}
-
-func (l *lifeOfPool) crowded(lives []fixture.Life) []string {
-	if l.mayCrowd() {
-		return nil
-	}
-	return crowded(lives, l.forced)
-}
-
 // harmless fails at the first look at which something was done that cannot be made good.
 func (l *lifeOfPool) harmless() {
 	l.t.Helper()
 	_, groups := watcher.history(l.namespace)
-	for _, line := range append(l.crowded(watcher.Seen(l.namespace)), unmarked(groups)...) {
+	for _, line := range append(crowded(watcher.Seen(l.namespace), l.forced), unmarked(groups)...) {
 		l.t.Fatal(line)
 	}
 }

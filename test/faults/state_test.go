@@ -57,10 +57,10 @@ func state(ctx context.Context, c client.Client, namespace string) (map[string]s
 	return found, nil
 }
 
-// nameOf is the object's name; of a pod it is that of its group: which number it has depends on whether the one before was gone already.
+// nameOf is the object's name; of a pod it is without what differs from life to life.
 func nameOf(o unstructured.Unstructured) string {
-	if group := o.GetLabels()[v1alpha1.LabelGroup]; o.GetKind() == "Pod" && group != "" {
-		return group + "-N"
+	if o.GetKind() == "Pod" {
+		return lifeInName.ReplaceAllString(o.GetName(), "-LIFE-$1")
 	}
 	return o.GetName()
 }

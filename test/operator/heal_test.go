@@ -71,6 +71,8 @@ var ofKind = map[string][]injury{
 		{"recycle request", "WorkerGroup", `{"spec":{"recycleRequest":{"id":"mine"}}}`, false, false},
 		{"podUID wrong", "WorkerGroup", `{"spec":{"podUID":"x"}}`, false, false},
 		{"podUID gone", "WorkerGroup", `{"spec":{"podUID":null}}`, false, false},
+		{"nextPod wrong", "WorkerGroup", `{"spec":{"nextPod":7}}`, false, false},
+		{"nextPod gone", "WorkerGroup", `{"spec":{"nextPod":null}}`, false, false},
 		{"poolName", "WorkerGroup", `{"spec":{"poolName":"other"}}`, false, false},
 		{"image", "WorkerGroup", `{"spec":{"image":"registry.example/other:1"}}`, false, true},
 		{"revision", "WorkerGroup", `{"spec":{"revision":"x"}}`, false, false},

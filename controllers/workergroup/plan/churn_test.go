@@ -29,7 +29,7 @@ func TestNoChurn(t *testing.T) {
 					case DeletePod:
 						in.Pods = nil
 					case SetPodUID:
-						in.Group.PodUID = a.Pod.UID
+						in.Group.PodUID, in.Group.NextPod = a.Pod.UID, a.Pod.Ordinal+1
 					}
 				}
 			}

@@ -68,14 +68,14 @@ func keep(in Input, p *Plan) {
 	}
 	if chosen == nil {
 		if !waiting && !in.Group.Draining {
-			p.do(CreatePod{Ordinal: freeOrdinal(in.Pods), Reason: "the group has no pod that can serve"})
+			succeed(in, p)
 		}
 		return
 	}
 	if chosen.Terminating {
 		p.lookAt(chosen.GraceOver)
 	}
-	if chosen.UID != in.Group.PodUID {
+	if chosen.UID != in.Group.PodUID || chosen.Ordinal+1 != in.Group.NextPod {
 		p.do(SetPodUID{Pod: *chosen, Reason: "it is the group's pod now"})
 		return
 	}
@@ -84,6 +84,16 @@ func keep(in Input, p *Plan) {
 			p.do(SetServing{Pod: pod, Serving: serving, Reason: "the Service follows spec.podUID"})
 		}
 	}
+}
+
+// succeed makes the next pod. Its number is that of the group's spec and not the lowest that is seen to be free: whether a lost pod is still
+// seen depends on the moment, and two attempts must not make two pods. A pod that was made and lost before it was named is named first.
+func succeed(in Input, p *Plan) {
+	if n := len(in.Pods); n > 0 && in.Pods[n-1].Ordinal >= in.Group.NextPod {
+		p.do(SetPodUID{Pod: in.Pods[n-1], Reason: "its number is taken: the next pod gets another"})
+		return
+	}
+	p.do(CreatePod{Ordinal: in.Group.NextPod, Reason: "the group has no pod that can serve"})
 }
 
 // replaceEnded deletes pods that ended. It says whether one still waits for its time.
@@ -124,16 +134,3 @@ func choose(in Input) *Pod {
 }
 
 func startable(pod Pod) bool { return !pod.Terminating && !pod.Ended }
-
-// freeOrdinal is the lowest number that no pod has, a terminating one included: a replacement never waits for its namesake.
-func freeOrdinal(pods []Pod) int {
-	used := map[int]bool{}
-	for _, pod := range pods {
-		used[pod.Ordinal] = true
-	}
-	n := 0
-	for used[n] {
-		n++
-	}
-	return n
-}

@@ -37,7 +37,7 @@ func (w *world) apply(p Plan) {
 		case CreatePod:
 			w.create(a)
 		case SetPodUID:
-			w.group.PodUID = a.Pod.UID
+			w.group.PodUID, w.group.NextPod = a.Pod.UID, a.Pod.Ordinal+1
 		case SetServing:
 			w.edit(a.Pod.UID, func(p *Pod) { p.Serving = a.Serving })
 		case DeletePod:
@@ -216,7 +216,7 @@ func TestForcedEnd(t *testing.T) {
 // A node that refuses pods is not flooded: a pod that ended without having served is replaced after a wait only.
 func TestFailedPodWaits(t *testing.T) {
 	ended := Pod{Name: "pod-0", UID: "a", Ended: true, EndedAt: begin}
-	in := Input{Now: begin.Add(time.Second), Group: Group{Finalizer: true, PodUID: "a"}, Pods: []Pod{ended}}
+	in := Input{Now: begin.Add(time.Second), Group: Group{Finalizer: true, PodUID: "a", NextPod: 1}, Pods: []Pod{ended}}
 	if p := Decide(in); len(p.Actions) != 0 || !p.Again.Equal(begin.Add(FailedPodRetry)) {
 		t.Errorf("too early: %+v", p)
 	}
@@ -229,7 +229,7 @@ func TestFailedPodWaits(t *testing.T) {
 // A draining pod keeps its sessions to its end: no other pod is made beside it, and the group goes on naming it.
 func TestTerminatingPodServesToItsEnd(t *testing.T) {
 	pod := Pod{Name: "pod-0", UID: "a", Ready: true, Serving: true, Terminating: true, GraceOver: begin.Add(time.Minute)}
-	in := Input{Now: begin, Group: Group{Finalizer: true, PodUID: "a"}, Pods: []Pod{pod}}
+	in := Input{Now: begin, Group: Group{Finalizer: true, PodUID: "a", NextPod: 1}, Pods: []Pod{pod}}
 	if p := Decide(in); len(p.Actions) != 0 || !p.Again.Equal(pod.GraceOver) {
 		t.Errorf("while it drains: %+v", p)
 	}
@@ -243,7 +243,7 @@ func TestTerminatingPodServesToItsEnd(t *testing.T) {
 func TestServingFollowsPodUID(t *testing.T) {
 	old := Pod{Name: "pod-0", UID: "a", Serving: true, Terminating: true, GraceOver: begin}
 	next := Pod{Name: "pod-1", UID: "b", Ordinal: 1, Ready: true}
-	p := Decide(Input{Now: begin, Group: Group{Finalizer: true, PodUID: "b"}, Pods: []Pod{old, next}})
+	p := Decide(Input{Now: begin, Group: Group{Finalizer: true, PodUID: "b", NextPod: 2}, Pods: []Pod{old, next}})
 	serving := map[types.UID]bool{}
 	for _, action := range p.Actions {
 		a := action.(SetServing)
@@ -257,7 +257,7 @@ func TestServingFollowsPodUID(t *testing.T) {
 // A group that was given up with its node leaves the Service before its pod is deleted: its successor serves.
 func TestLostLeavesTheService(t *testing.T) {
 	pod := Pod{Name: "pod-0", UID: "a", Serving: true, Node: "n"}
-	in := Input{Now: begin, Group: Group{Finalizer: true, PodUID: "a", Draining: true, Lost: true}, Pods: []Pod{pod}}
+	in := Input{Now: begin, Group: Group{Finalizer: true, PodUID: "a", NextPod: 1, Draining: true, Lost: true}, Pods: []Pod{pod}}
 	off := SetServing{Pod: pod, Reason: "the Service follows spec.podUID"}
 	if p := Decide(in); len(p.Actions) != 1 || p.Actions[0] != off {
 		t.Errorf("before it is deleted: %+v", p.Actions)

@@ -18,6 +18,8 @@ type Group struct {
 	Lost bool
 	// PodUID is the only pod that may serve.
 	PodUID types.UID
+	// NextPod is the number of the next pod: one more than that of the pod that was named last.
+	NextPod int
 	// ForceAt is when a deletion that is not finished is forced; Forced says that it was asked for now.
 	ForceAt time.Time
 	Forced  bool
@@ -25,8 +27,9 @@ type Group struct {
 
 // Pod is what the planner needs to know of a pod of the group.
 type Pod struct {
-	Name    string
-	UID     types.UID
+	Name string
+	UID  types.UID
+	// Ordinal is the number in the name; -1 for a name of another kind.
 	Ordinal int
 	Node    string
 	// Ready and Serving: the pod's condition, and the label that the pool's Service selects.
@@ -64,7 +67,7 @@ type CreatePod struct {
 	Reason  string
 }
 
-// SetPodUID names the only pod that may serve.
+// SetPodUID names the only pod that may serve, and with it the number of the next one.
 type SetPodUID struct {
 	Pod    Pod
 	Reason string
