@@ -58,7 +58,7 @@ type CrashSettings struct {
 	// +optional
 	MaxBackoff *metav1.Duration `json:"maxBackoff,omitempty"`
 
-	// quarantine is how long a request that was held by two workers when they died is refused, as REQUEST_QUARANTINED; 0s for not at all.
+	// quarantine is how long a request that was held by two workers when they died, and that no worker finished in between, is refused, as REQUEST_QUARANTINED; 0s for not at all.
 	// Defaults to 10m.
 	// +kubebuilder:default="10m"
 	// +optional

@@ -58,6 +58,7 @@ type call struct {
 	late       bool         // calls.timeout passed
 	idle       bool         // calls.streamIdleTimeout passed
 	released   bool         // the caller is gone
+	survived   bool         // its worker finished it; constant once the call is over
 	crashes    int          // workers that died holding it, not told to the quarantine
 	key        string       // by which the quarantine knows it, once that is needed
 }
@@ -283,6 +284,7 @@ func (c *call) CallEnded(end bridge.End) (again bool) {
 	case end.Kind == bridge.MaybeExecuted:
 		again = c.brokeOff(now)
 	case end.Kind == bridge.Finished && end.Outcome == bridge.OutcomeDone:
+		c.survived = true
 		c.at.Store(over)
 		p.d.Finished(&c.d, now)
 	default:
@@ -325,7 +327,8 @@ func (c *call) Release() {
 		key = c.requestKey() // while the request is there: it may yet end its worker
 	case over:
 		if !c.doubtful.Load() {
-			return // nothing is left to be done
+			c.absolve() // nothing else is left to be done
+			return
 		}
 		key = c.requestKey()
 	case refused:

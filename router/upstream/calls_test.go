@@ -251,6 +251,29 @@ func TestARequestThatKilledTwoWorkersIsRefused(t *testing.T) {
 	}
 }
 
+// What everybody asks for is held by whatever worker dies of something else: a worker that finishes it in between takes the suspicion away.
+func TestARequestThatAWorkerSurvivedIsNotRefused(t *testing.T) {
+	s := newScene(t, testSettings(3))
+	sup := fakeworker.DialSupervisor(t, s.socket, pod)
+	for i := range uint32(3) {
+		w := s.worker(sup, i, uint64(i+1))
+		got := s.call(&front.Call{})
+		serve(w, "fine")
+		if r := <-got; r.err != nil {
+			t.Fatalf("call %d: %v", i, r.err)
+		}
+		s.eventually(func() bool { return s.suspects.Load() == 0 })
+		got = s.call(&front.Call{})
+		w.Accept(w.Data.Expect(bridge.KindCall).ID)
+		w.Close()
+		if f := (<-got).failure(t); f.Reason != front.ReasonWorkerDied {
+			t.Fatalf("%+v", f)
+		}
+		sup.Exited(w.ID, "KILLED")
+		s.eventually(func() bool { return s.suspects.Load() == 1 && !s.blocked() })
+	}
+}
+
 // blocked says that the request of call is quarantined.
 func (s *scene) blocked() bool {
 	c := &call{ask: &front.Call{Target: "echo"}, pieces: [][]byte{[]byte("request")}, size: len("request")}

@@ -291,5 +291,21 @@ func (c *call) tell(key string, now time.Time) {
 	for ; c.key != "" && c.crashes > 0; c.crashes-- {
 		c.pool.quarantine.Died(c.key, now)
 	}
+	if c.survived {
+		c.pool.quarantine.Survived(c.key)
+	}
 	c.pool.suspects.Store(int64(c.pool.quarantine.Len()))
+}
+
+// absolve tells the quarantine that the call's worker survived it. While nothing is suspected, which is nearly always, it costs one look.
+func (c *call) absolve() {
+	p := c.pool
+	if !c.survived || p.suspects.Load() == 0 {
+		return
+	}
+	key := c.requestKey()
+	p.mu.Lock()
+	p.quarantine.Survived(key)
+	p.suspects.Store(int64(p.quarantine.Len()))
+	p.mu.Unlock()
 }

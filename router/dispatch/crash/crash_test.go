@@ -79,6 +79,11 @@ func TestQuarantineEqualsTheModel(t *testing.T) {
 					t.Fatalf("%v after %d deaths", got, f.deaths)
 				}
 			},
+			"survive": func(t *rapid.T) {
+				k := key.Draw(t, "key")
+				delete(model, k)
+				q.Survived(k)
+			},
 			"time": func(t *rapid.T) { now = now.Add(time.Duration(rapid.IntRange(1, 90).Draw(t, "s")) * time.Second) },
 			"": func(t *rapid.T) {
 				for _, k := range []string{"a", "b", "c"} {

@@ -10,7 +10,7 @@ const (
 	deadly      = 2
 )
 
-// Quarantine refuses requests that were held by two workers when they died. Make it with NewQuarantine.
+// Quarantine refuses requests that were held by two workers when they died, if no worker finished one like it in between. Make it with NewQuarantine.
 type Quarantine struct {
 	lasts  time.Duration
 	known  map[string]*suspect
@@ -67,6 +67,13 @@ func (q *Quarantine) Died(key string, now time.Time) bool {
 	}
 	q.newest = s
 	return s.deaths >= deadly
+}
+
+// Survived says that a worker finished the request: what died before died of something else, however often such a request is sent.
+func (q *Quarantine) Survived(key string) {
+	if s := q.known[key]; s != nil {
+		q.forget(s)
+	}
 }
 
 // Blocked says whether the request is refused now, and until when.
