@@ -75,18 +75,20 @@ func TestEveryProperty(t *testing.T) {
 	if os.Getenv("MUTATIONS") != "all" {
 		chosen = onePerProperty(accepted)
 	}
+	hurried := "no group"
 	t.Run("there and back", func(t *testing.T) {
 		for i := range mutators {
 			t.Run(fmt.Sprint(i), func(t *testing.T) {
 				t.Parallel()
 				m := newMutator(s, t, root, i)
+				m.hurried = &hurried
 				for j := i; j < len(chosen); j += mutators {
 					m.thereAndBack(chosen[j])
 				}
 			})
 		}
 	})
-	s.noAlarms(alarms)
+	s.noAlarms(alarms, hurried)
 	covered := map[string]bool{}
 	for _, v := range append(tried, chosen...) {
 		covered[v.path] = true
@@ -158,6 +160,8 @@ type mutator struct {
 	pool     *v1alpha1.WorkerPool
 	revision string
 	seed     map[string]any // of the group
+	// hurried is the name of the group that has a second to drain. Only the mutator with that value sets it.
+	hurried *string
 }
 
 func newMutator(s *scene, t *testing.T, root schema, i int) *mutator {
@@ -201,6 +205,9 @@ func (m *mutator) thereAndBack(v variant) {
 	m.replace(spec)
 	m.ready(m.pool)
 	m.reached(v)
+	if v.path == "drain.timeout" && v.what == "min" {
+		*m.hurried = m.group(m.pool).Name
+	}
 	m.replace(seedSpec())
 	m.ready(m.pool)
 	if m.pool.Status.Revision != m.revision {
@@ -276,8 +283,9 @@ func canonical(value any) any {
 	return value
 }
 
-// noAlarms: no error in the operator's log, no Warning, no pool that was ever Stalled, and of each pool its seven objects.
-func (s *scene) noAlarms(alarms *errorSink) {
+// noAlarms: no error in the operator's log, no Warning, no pool that was ever Stalled, and of each pool its eight objects.
+// A busy machine may take longer than the second that the hurried group has to drain, and the operator rightly says so.
+func (s *scene) noAlarms(alarms *errorSink, hurried string) {
 	s.t.Helper()
 	for _, one := range alarms.said() {
 		s.t.Errorf("the operator's log has an error: %s", one)
@@ -285,7 +293,8 @@ func (s *scene) noAlarms(alarms *errorSink) {
 	var events eventsv1.EventList
 	s.must(server.Client.List(s.ctx, &events, client.InNamespace(s.namespace)))
 	for _, e := range events.Items {
-		if e.Type != "Normal" && e.ReportingController == "snakepit-operator" {
+		late := e.Reason == v1alpha1.EventDrainTimeout && strings.Contains(e.Note, "group "+hurried+" ")
+		if e.Type != "Normal" && e.ReportingController == "snakepit-operator" && !late {
 			s.t.Errorf("Event %s: %s", e.Reason, e.Note)
 		}
 	}
