@@ -76,18 +76,24 @@ func TestEveryProperty(t *testing.T) {
 	if os.Getenv("MUTATIONS") != "all" {
 		chosen = onePerProperty(accepted)
 	}
+	hurried := "no group"
 	t.Run("there and back", func(t *testing.T) {
 		for i := range mutators {
 			t.Run(fmt.Sprint(i), func(t *testing.T) {
 				t.Parallel()
 				m := newMutator(s, t, root, i)
+				m.hurried = &hurried
 				for j := i; j < len(chosen); j += mutators {
 					m.thereAndBack(chosen[j])
 				}
 			})
 		}
 	})
-	s.noAlarms(alarms)
+	rung := s.noAlarms(alarms, hurried)
+	command := "make test-apiserver"
+	if os.Getenv("MUTATIONS") == "all" {
+		command = "make mutations"
+	}
 	covered := map[string]bool{}
 	for _, v := range append(tried, chosen...) {
 		covered[v.path] = true
@@ -95,8 +101,8 @@ func TestEveryProperty(t *testing.T) {
 	share := 100 * float64(len(covered)) / float64(len(paths(all)))
 	t.Logf("figure: %d properties, %d values tried, %d accepted, %d taken there and back", len(covered), len(all), len(accepted), len(chosen))
 	s.must(fixture.AppendFigures([]fixture.Figure{
-		{ID: "R10", Figure: "properties covered", Value: share, Unit: "%", Bound: ">=100", OK: share >= 100, Runs: len(all), Command: "make test-apiserver"},
-		{ID: "R10", Figure: "alarms", Value: float64(len(alarms.said())), Unit: "alarms", Bound: "<=0", OK: len(alarms.said()) == 0, Runs: len(chosen), Command: "make test-apiserver"},
+		{ID: "R10", Figure: "properties covered", Value: share, Unit: "%", Bound: ">=100", OK: share >= 100, Runs: len(all), Command: command},
+		{ID: "R10", Figure: "alarms", Value: float64(rung), Unit: "alarms", Bound: "<=0", OK: rung == 0, Runs: len(chosen), Command: command},
 	}))
 	if share < 100 {
 		t.Errorf("%.0f %% of the properties were tried", share)
@@ -159,6 +165,8 @@ type mutator struct {
 	pool     *v1alpha1.WorkerPool
 	revision string
 	seed     map[string]any // of the group
+	// hurried is the name of the group that has a second to drain. Only the mutator with that value sets it.
+	hurried *string
 }
 
 func newMutator(s *scene, t *testing.T, root schema, i int) *mutator {
@@ -202,6 +210,9 @@ func (m *mutator) thereAndBack(v variant) {
 	m.replace(spec)
 	m.ready(m.pool)
 	m.reached(v)
+	if v.path == "drain.timeout" && v.what == "min" {
+		*m.hurried = m.group(m.pool).Name
+	}
 	m.replace(seedSpec())
 	m.ready(m.pool)
 	if m.pool.Status.Revision != m.revision {
@@ -277,23 +288,30 @@ func canonical(value any) any {
 	return value
 }
 
-// noAlarms: no error in the operator's log, no Warning, no pool that was ever Stalled, and of each pool its seven objects.
-func (s *scene) noAlarms(alarms *errorSink) {
+// noAlarms: no error in the operator's log, no Warning, no pool that was ever Stalled, and of each pool its eight objects. It returns how many
+// alarms there were. A busy machine may take longer than the second that the hurried group has to drain, and the operator rightly says so.
+func (s *scene) noAlarms(alarms *errorSink, hurried string) (rung int) {
 	s.t.Helper()
+	alarm := func(format string, args ...any) {
+		s.t.Helper()
+		rung++
+		s.t.Errorf(format, args...)
+	}
 	for _, one := range alarms.said() {
-		s.t.Errorf("the operator's log has an error: %s", one)
+		alarm("the operator's log has an error: %s", one)
 	}
 	var events eventsv1.EventList
 	s.must(server.Client.List(s.ctx, &events, client.InNamespace(s.namespace)))
 	for _, e := range events.Items {
-		if e.Type != "Normal" && e.ReportingController == "snakepit-operator" {
-			s.t.Errorf("Event %s: %s", e.Reason, e.Note)
+		late := e.Reason == v1alpha1.EventDrainTimeout && strings.Contains(e.Note, "group "+hurried+" ")
+		if e.Type != "Normal" && e.ReportingController == "snakepit-operator" && !late {
+			alarm("Event %s: %s", e.Reason, e.Note)
 		}
 	}
 	for i := range mutators {
 		for _, said := range s.recorder.Said(fmt.Sprintf("pool-%d", i), v1alpha1.ConditionStalled) {
 			if said != "" {
-				s.t.Errorf("pool-%d was Stalled: %s", i, said)
+				alarm("pool-%d was Stalled: %s", i, said)
 			}
 		}
 	}
@@ -304,6 +322,7 @@ func (s *scene) noAlarms(alarms *errorSink) {
 		}
 		return err
 	})
+	return rung
 }
 
 // errorSink keeps the errors of a log.

@@ -135,22 +135,30 @@ func text(value any) string {
 
 // find returns the pool's object of a kind: the only one in the namespace that is not the user's or the cluster's.
 func (s *scene) find(kind string) (*unstructured.Unstructured, error) {
+	found, err := s.findAll(kind)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) != 1 {
+		return nil, fmt.Errorf("%w of kind %s but %d", errMissing, kind, len(found))
+	}
+	return &found[0], nil
+}
+
+// findAll are the objects of one kind that carry the pool's name.
+func (s *scene) findAll(kind string) (found []unstructured.Unstructured, err error) {
 	at := slices.IndexFunc(fixture.Kinds, func(k schema.GroupVersionKind) bool { return k.Kind == kind })
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(fixture.Kinds[at].GroupVersion().WithKind(kind + "List"))
 	if err := s.client.List(s.ctx, list, client.InNamespace(s.namespace)); err != nil {
 		return nil, err
 	}
-	var found []unstructured.Unstructured
 	for _, o := range list.Items {
 		if strings.HasPrefix(o.GetName(), s.pool.Name) {
 			found = append(found, o)
 		}
 	}
-	if len(found) != 1 {
-		return nil, fmt.Errorf("%w of kind %s but %d", errMissing, kind, len(found))
-	}
-	return &found[0], nil
+	return found, nil
 }
 
 // inflict makes the change. It returns what the object was.

@@ -216,7 +216,11 @@ func (s *scene) asAsked() error {
 		return err
 	}
 	if len(pods) != 1 {
-		return fmt.Errorf("%d pods", len(pods))
+		var names []string
+		for _, pod := range pods {
+			names = append(names, fmt.Sprintf("%s, labels %v, owners %v", pod.Name, pod.Labels, pod.OwnerReferences))
+		}
+		return fmt.Errorf("%d pods, and group %s names %s: %s", len(pods), group.Name, group.Spec.PodUID, strings.Join(names, "; "))
 	}
 	pod := &pods[0]
 	worker := slices.IndexFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == v1alpha1.WorkerContainer })
