@@ -10,7 +10,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -130,28 +129,13 @@ func (s *scene) get(obj client.Object) error {
 
 func (s *scene) change(pool *v1alpha1.WorkerPool, edit func(*v1alpha1.WorkerPool)) {
 	s.t.Helper()
-	fixture.Eventually(s.t, limit, "changing the pool", func() error {
-		if err := s.get(pool); err != nil {
-			return err
-		}
-		edit(pool)
-		return server.Client.Update(s.ctx, pool)
-	})
+	fixture.Change(s.t, server.Client, limit, pool, edit)
 }
 
 // expect waits for a condition of the current generation, with this status, reason and text in its message.
 func (s *scene) expect(pool *v1alpha1.WorkerPool, kind string, status metav1.ConditionStatus, reason, text string) {
 	s.t.Helper()
-	fixture.Eventually(s.t, limit, kind+"="+string(status)+"/"+reason, func() error {
-		if err := s.get(pool); err != nil {
-			return err
-		}
-		c := meta.FindStatusCondition(pool.Status.Conditions, kind)
-		if c == nil || c.Status != status || c.Reason != reason || c.ObservedGeneration != pool.Generation || !strings.Contains(c.Message, text) {
-			return fmt.Errorf("conditions: %s", fixture.Conditions(pool.Status.Conditions))
-		}
-		return nil
-	})
+	fixture.ExpectCondition(s.t, server.Client, limit, pool, metav1.Condition{Type: kind, Status: status, Reason: reason, Message: text})
 }
 
 // ready waits until the pool is Ready, and nothing is left to do for its generation.
@@ -206,19 +190,8 @@ func (s *scene) group(pool *v1alpha1.WorkerPool) *v1alpha1.WorkerGroup {
 // gone waits until the pool is gone and looks that nothing is left.
 func (s *scene) gone(pool *v1alpha1.WorkerPool) {
 	s.t.Helper()
-	fixture.Eventually(s.t, limit, "pool gone", func() error {
-		if err := s.get(pool); apierrors.IsNotFound(err) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		return fmt.Errorf("conditions: %s", fixture.Conditions(pool.Status.Conditions))
-	})
-	left, err := fixture.Leftovers(s.ctx, server.Client, s.namespace)
-	s.must(err)
-	if len(left) > 0 {
-		s.t.Errorf("left in the namespace: %v", left)
-	}
+	fixture.ExpectGone(s.t, server.Client, limit, pool)
+	fixture.ExpectNothingLeft(s.t, server.Client, s.namespace)
 }
 
 // serverContext is for properties, which have no context of their own.

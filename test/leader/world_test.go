@@ -11,7 +11,6 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -120,13 +119,7 @@ func (w *world) create(name string) *v1alpha1.WorkerPool {
 
 func (w *world) change(pool *v1alpha1.WorkerPool, edit func(*v1alpha1.WorkerPool)) {
 	w.t.Helper()
-	fixture.Eventually(w.t, limit, "changing the pool", func() error {
-		if err := server.Client.Get(w.ctx, client.ObjectKeyFromObject(pool), pool); err != nil {
-			return err
-		}
-		edit(pool)
-		return server.Client.Update(w.ctx, pool)
-	})
+	fixture.Change(w.t, server.Client, limit, pool, edit)
 }
 
 // replace deletes the pool, waits for its end and makes another one of its name.
@@ -139,13 +132,7 @@ func (w *world) replace(pool *v1alpha1.WorkerPool) *v1alpha1.WorkerPool {
 func (w *world) remove(pool *v1alpha1.WorkerPool) {
 	w.t.Helper()
 	w.must(client.IgnoreNotFound(server.Client.Delete(w.ctx, pool)))
-	fixture.Eventually(w.t, limit, "pool "+pool.Name+" gone", func() error {
-		err := server.Client.Get(w.ctx, client.ObjectKeyFromObject(pool), pool)
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		return fmt.Errorf("still there (%w): %s", err, fixture.Conditions(pool.Status.Conditions))
-	})
+	fixture.ExpectGone(w.t, server.Client, limit, pool)
 }
 
 // reached waits until the pool is Ready with its own image, and nothing is left to do.

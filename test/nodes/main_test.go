@@ -13,7 +13,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -138,28 +137,13 @@ func undrained(p *v1alpha1.WorkerPool) {
 
 func (s *scene) change(pool *v1alpha1.WorkerPool, edit func(*v1alpha1.WorkerPool)) {
 	s.t.Helper()
-	fixture.Eventually(s.t, limit, "changing the pool", func() error {
-		if err := server.Client.Get(s.ctx, client.ObjectKeyFromObject(pool), pool); err != nil {
-			return err
-		}
-		edit(pool)
-		return server.Client.Update(s.ctx, pool)
-	})
+	fixture.Change(s.t, server.Client, limit, pool, edit)
 }
 
 // expect waits for a condition with this status, reason and text in its message.
 func (s *scene) expect(pool *v1alpha1.WorkerPool, kind string, status metav1.ConditionStatus, reason, text string) {
 	s.t.Helper()
-	fixture.Eventually(s.t, limit, kind+"="+string(status)+"/"+reason, func() error {
-		if err := server.Client.Get(s.ctx, client.ObjectKeyFromObject(pool), pool); err != nil {
-			return err
-		}
-		c := meta.FindStatusCondition(pool.Status.Conditions, kind)
-		if c == nil || c.Status != status || c.Reason != reason || c.ObservedGeneration != pool.Generation || !strings.Contains(c.Message, text) {
-			return fmt.Errorf("conditions: %s", fixture.Conditions(pool.Status.Conditions))
-		}
-		return nil
-	})
+	fixture.ExpectCondition(s.t, server.Client, limit, pool, metav1.Condition{Type: kind, Status: status, Reason: reason, Message: text})
 }
 
 // ready waits until the pool is Ready and nothing is left to be made.
@@ -268,15 +252,6 @@ func (s *scene) event(reason, text string) {
 func (s *scene) gone(pool *v1alpha1.WorkerPool) {
 	s.t.Helper()
 	s.must(server.Client.Delete(s.ctx, pool))
-	fixture.Eventually(s.t, limit, "pool gone", func() error {
-		if err := server.Client.Get(s.ctx, client.ObjectKeyFromObject(pool), pool); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("%w, conditions: %s", err, fixture.Conditions(pool.Status.Conditions))
-		}
-		return nil
-	})
-	left, err := fixture.Leftovers(s.ctx, server.Client, s.namespace)
-	s.must(err)
-	if len(left) > 0 {
-		s.t.Errorf("left in the namespace: %v", left)
-	}
+	fixture.ExpectGone(s.t, server.Client, limit, pool)
+	fixture.ExpectNothingLeft(s.t, server.Client, s.namespace)
 }

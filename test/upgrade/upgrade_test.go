@@ -274,13 +274,7 @@ func stillValid(ctx context.Context, t *testing.T, namespace string, generations
 func lifeGoesOn(ctx context.Context, t *testing.T, namespace string) {
 	t.Helper()
 	pool := fixture.NewPool(namespace, "smallest", 0)
-	fixture.Eventually(t, limit, "scaling a pool of the old operator", func() error {
-		if err := server.Client.Get(ctx, client.ObjectKeyFromObject(pool), pool); err != nil {
-			return err
-		}
-		pool.Spec.Workers = 3
-		return server.Client.Update(ctx, pool)
-	})
+	fixture.Change(t, server.Client, limit, pool, func(p *v1alpha1.WorkerPool) { p.Spec.Workers = 3 })
 	settled(t, namespace)
 	if err := server.Client.DeleteAllOf(ctx, &v1alpha1.WorkerPool{}, client.InNamespace(namespace)); err != nil {
 		t.Fatal(err)

@@ -12,7 +12,8 @@ import pytest
 
 from bare import BareWorker, expect
 from container import Container
-from fake_router import FakeRouter, Worker
+from fake_router import FakeRouter
+from router_view import Worker
 
 pytest_plugins = ["figures"]
 

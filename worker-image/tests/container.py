@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fake_router import FakeRouter, eventually
+from fake_router import FakeRouter
+from router_view import eventually
 
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 

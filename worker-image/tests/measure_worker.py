@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from bare import BareWorker
-from fake_router import request
+from router_view import request
 from snakepit import messages as rpc
 from snakepit import values
 from snakepit.bridge import messages

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from conftest import Starter
-from fake_router import FakeRouter, eventually
+from fake_router import FakeRouter
+from router_view import eventually
 from snakepit.bridge.protocol import AdapterPhase, StartMethod
 from snakepit.supervisor.resources import cgroup
 

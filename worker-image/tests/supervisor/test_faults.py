@@ -9,7 +9,8 @@ from pathlib import Path
 
 from conftest import Starter
 from container import alive
-from fake_router import FakeRouter, Worker, eventually
+from fake_router import FakeRouter
+from router_view import Worker, eventually
 from snakepit.bridge.protocol import Kind
 
 DAEMONS = '''

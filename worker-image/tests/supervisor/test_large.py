@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Starter
-from fake_router import FakeRouter, Worker
+from fake_router import FakeRouter
+from router_view import Worker
 from snakepit.bridge.protocol import StartMethod
 
 APP = """

@@ -11,7 +11,8 @@ import pytest
 
 from conftest import Starter
 from container import alive
-from fake_router import FakeRouter, Worker, eventually
+from fake_router import FakeRouter
+from router_view import Worker, eventually
 
 LIFE = '''
     import ctypes, os, signal, subprocess, sys, threading, time

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from container import Container, alive
-from fake_router import eventually
+from router_view import eventually
 from snakepit.supervisor.resources import cgroup
 
 MIB = 1 << 20

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from container import Container, alive
-from fake_router import eventually
+from router_view import eventually
 
 LIMIT = 1.0
 APP = """

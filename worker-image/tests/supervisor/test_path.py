@@ -8,7 +8,7 @@ import time
 
 from conftest import Starter
 from container import alive
-from fake_router import eventually
+from router_view import eventually
 from snakepit.bridge.protocol import AdapterPhase, StartMethod
 
 COUNTER = "snakepit.examples.counter:Counter"

@@ -10,7 +10,8 @@ import pytest
 
 from conftest import Starter
 from container import Container, alive, parent_of
-from fake_router import FakeRouter, Worker, eventually
+from fake_router import FakeRouter
+from router_view import Worker, eventually
 
 GRACE = 2.0
 TREE = '''

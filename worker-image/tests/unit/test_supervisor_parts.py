@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fake_router import eventually
+from router_view import eventually
 from snakepit.supervisor import options
 from snakepit.supervisor.output import Output
 from snakepit.worker import load, report

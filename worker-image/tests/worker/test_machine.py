@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from conftest import Bare
-from fake_router import Connection, FakeRouter, eventually, request
+from fake_router import FakeRouter
+from router_view import Connection, eventually, request
 from snakepit.bridge import messages
 from snakepit.bridge.protocol import FLAG_END_STREAM, FLAGS_WHOLE, Frame, Kind, Outcome
 from snakepit.worker.profile_process import INTERRUPT

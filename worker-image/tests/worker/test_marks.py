@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from conftest import Bare
-from fake_router import Answer, FakeRouter, Worker, eventually, request
+from fake_router import FakeRouter
+from router_view import Answer, Worker, eventually, request
 from snakepit.bridge.protocol import FLAG_END_MESSAGE, FLAG_END_STREAM, FLAG_MESSAGE, Frame, Kind, Outcome
 
 APP = """

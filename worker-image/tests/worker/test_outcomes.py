@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conftest import Bare
-from fake_router import Answer, eventually
+from router_view import Answer, eventually
 from snakepit.bridge.protocol import Kind
 from snakepit.errors import Code
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from conftest import Bare
-from fake_router import Answer, eventually
+from router_view import Answer, eventually
 from snakepit.bridge.protocol import Outcome
 
 APP = """

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from conftest import Bare, Starter
-from fake_router import FakeRouter, Worker, eventually, request
+from fake_router import FakeRouter
+from router_view import Worker, eventually, request
 from snakepit.bridge import messages
 from snakepit.bridge.protocol import Frame, GoodbyeReason, Kind, Outcome
 from snakepit.errors import Code

@@ -1,20 +1,20 @@
-"""Version 2 of the bridge at a real worker: methods, metadata, streams both ways, prefetched calls and their recall."""
+"""Version 2 of the bridge at a real worker: methods, metadata and streams both ways."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from conftest import Bare
-from fake_router import FakeRouter, Worker, eventually, request
+from fake_router import FakeRouter
+from router_view import LAST, PIECE, Worker, eventually, piece
 from snakepit.bridge import messages
-from snakepit.bridge.protocol import FLAG_END_MESSAGE, FLAG_END_STREAM, FLAG_MESSAGE, FLAGS_WHOLE, Frame, Kind
+from snakepit.bridge.protocol import FLAG_END_MESSAGE, FLAG_END_STREAM, FLAGS_WHOLE, Frame, Kind
 from snakepit.errors import Code
 
 Start = Callable[..., Bare]
-PIECE, LAST = FLAG_MESSAGE, FLAG_MESSAGE | FLAG_END_MESSAGE
 
 # The part of a server that a worker sees: `echo` answers each message, `join` all of them, `many` by count.
 SERVER = """
@@ -144,11 +144,6 @@ def number(worker: Worker, name: str) -> int:
 
 def start(router: FakeRouter, worker: Worker, name: str, payload: bytes = b"", flags: int = FLAGS_WHOLE) -> int:
     return router.start_call(worker, name, index=number(worker, name), payload=payload, flags=flags)
-
-
-def piece(worker: Worker, id: int, payload: bytes, flags: int) -> None:
-    assert worker.data is not None
-    worker.data.send(Frame(Kind.MESSAGE, flags, id, payload=payload))
 
 
 def test_hello_of_version_2(served: Bare, worker: Worker) -> None:
@@ -316,91 +311,6 @@ def test_descriptors_that_do_not_fit_are_left_out(bare: Start) -> None:
     served = bare(SERVER.replace('[b"file one"]', "[bytes(400_000)]"), "app:server")
     assert served.worker.data is not None
     assert not served.worker.data.hello.file_descriptors and len(served.worker.data.hello.methods) == 12
-
-
-GATED = """
-    import os, time
-    from snakepit import tool
-
-    class App:
-        @tool
-        def wait(self, file: str) -> None:
-            with open("notes", "a") as notes:
-                notes.write("begun\\n")
-            while not os.path.exists(file):
-                time.sleep(0.001)
-
-        @tool
-        def say(self, text: str) -> str:
-            with open("notes", "a") as notes:
-                notes.write(text + "\\n")
-            return text
-"""
-
-
-@pytest.fixture
-def gated(bare: Start) -> Iterator[Bare]:
-    yield bare(GATED)
-
-
-def test_a_prefetched_call_can_be_taken_back_until_it_begins(gated: Bare) -> None:
-    router, worker = gated.router, gated.worker
-    first = router.start_call(worker, "wait", {"file": "go"})
-    second = router.start_call(worker, "say", {"text": "recalled"})
-    third = router.start_call(worker, "say", {"text": "kept"})
-    eventually(gated.notes, "the first has begun")
-    for id in (first, second):
-        router.recall(worker, id)
-    router.settle(worker)
-    assert worker.frames[second] == [Frame(Kind.RECALLED, 0, second)]
-    (gated.folder / "go").touch()
-    assert router.finish(worker, first).code == 0
-    assert router.finish(worker, third).result == "kept"
-    router.recall(worker, third)
-    router.settle(worker)
-    assert gated.notes() == ["begun", "kept"]
-    assert [f.kind for f in worker.frames[second]] == [Kind.RECALLED], "dropped in silence"
-    assert all(frame.kind != Kind.RECALLED for id in (first, third) for frame in worker.frames[id])
-
-
-def test_a_recall_outweighs_a_cancel(gated: Bare) -> None:
-    router, worker = gated.router, gated.worker
-    first = router.start_call(worker, "wait", {"file": "go"})
-    both = router.start_call(worker, "say", {"text": "both"})
-    router.cancel(worker, both)
-    router.recall(worker, both)
-    router.cancel(worker, both)
-    router.settle(worker)
-    (gated.folder / "go").touch()
-    router.finish(worker, first)
-    assert router.call(worker, "say", {"text": "after"}).result == "after"
-    assert [frame.kind for frame in worker.frames[both]] == [Kind.RECALLED]
-
-
-def test_a_tool_without_a_request_message(gated: Bare) -> None:
-    router, worker = gated.router, gated.worker
-    answer = router.call(worker, "say", payload=b"", flags=FLAG_END_STREAM)
-    assert (answer.code, answer.info.reason, answer.accepted) == (Code.INVALID_ARGUMENT, "ARGUMENT_INVALID", True)
-    body = request("say", {"text": "in pieces"})
-    id = router.start_call(worker, "say", payload=b"", flags=0)
-    piece(worker, id, body[:5], PIECE)
-    piece(worker, id, body[5:], LAST)
-    piece(worker, id, b"", FLAG_END_STREAM)
-    assert router.finish(worker, id).result == "in pieces"
-
-
-def test_session_frames_wait_for_a_call_that_reads_its_request(gated: Bare) -> None:
-    router, worker = gated.router, gated.worker
-    assert worker.data is not None
-    id = router.start_call(worker, "say", payload=b"", flags=0)
-    router.wait_frames(worker, id, Kind.ACCEPTED)
-    ext = messages.SessionInfo(name="ada").SerializeToString()
-    worker.data.send(Frame(Kind.SESSION_OPEN, 0, 0, (5,), ext))
-    other = router.start_call(worker, "say", {"text": "second"}, epoch=5)
-    piece(worker, id, request("say", {"text": "first"}), FLAGS_WHOLE)
-    assert router.finish(worker, id).result == "first"
-    assert router.finish(worker, other).result == "second"
-    assert gated.notes() == ["first", "second"]
 
 
 def test_interruptible(bare: Start) -> None:

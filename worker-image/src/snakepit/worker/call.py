@@ -7,9 +7,8 @@ calls need is made when it is asked for, because making it for each would cost m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager
-from typing import Any, Final, NoReturn, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NoReturn
 
 from snakepit.bridge import messages
 from snakepit.bridge.calls import Credit, Request
@@ -28,8 +27,8 @@ from snakepit.bridge.socket import ConnectionLostError, parse
 from snakepit.context import Session, Worker
 from snakepit.errors import Code
 from snakepit.worker.failure import Failure, FailureError, cut
+from snakepit.worker.host import Host
 from snakepit.worker.link import LINK_BROKEN, Callbacks, Pair
-from snakepit.worker.loops import Loop
 from snakepit.worker.wire import CancelledCallError, Metadata
 
 _WHOLE: Final = FLAG_MESSAGE | FLAG_END_MESSAGE
@@ -37,41 +36,6 @@ _WHOLE: Final = FLAG_MESSAGE | FLAG_END_MESSAGE
 _SHORT: Final = 32 << 10
 # The status message of a method is its author's, and may be long; gRPC's own limit for all metadata is 8 KiB.
 _MAX_MESSAGE: Final = 4 << 10
-
-
-class Feed(Protocol):
-    """Where the rest of a call's request comes from."""
-
-    @property
-    def lock(self) -> AbstractContextManager[Any]:
-        """Guards the requests of calls that get pieces."""
-
-    def more(self, call: Call) -> None:
-        """Wait until the call's request has something new, or the call is cancelled.
-
-        Raises ConnectionLostError and ProtocolError.
-        """
-
-    def leave(self, call: Call) -> None:
-        """See to it that no thread of an ended call waits in `more`."""
-
-
-class Host:
-    """What the calls of one worker share."""
-
-    def __init__(self, worker: Worker, loop: Loop, feed: Feed, interrupts: Interrupts | None = None) -> None:
-        self.worker = worker
-        self.loop = loop
-        self.feed = feed
-        # None where no handler may be interrupted.
-        self.interrupts = interrupts
-
-
-class Interrupts(Protocol):
-    """Runs functions that a cancel interrupts."""
-
-    def run(self, call: Call, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-        """Call the function with these named arguments; Interrupted is raised within it when the call is cancelled."""
 
 
 class Call:

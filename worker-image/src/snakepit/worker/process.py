@@ -16,7 +16,7 @@ from snakepit.bridge import messages
 from snakepit.bridge.protocol import VERSIONS
 from snakepit.context import Worker
 from snakepit.worker import failure
-from snakepit.worker.call import Host
+from snakepit.worker.host import Host
 from snakepit.worker.link import Identity, Link
 from snakepit.worker.loops import LoopThread, OwnLoop
 from snakepit.worker.profile_process import Interrupts, ProcessProfile

@@ -26,9 +26,10 @@ from snakepit.bridge.socket import ConnectionLostError, parse
 from snakepit.context import Context, Session
 from snakepit.errors import Code
 from snakepit.worker import failure
-from snakepit.worker.call import Call, Host
+from snakepit.worker.call import Call
 from snakepit.worker.execution import Tool
 from snakepit.worker.failure import Failure, FailureError
+from snakepit.worker.host import Host
 from snakepit.worker.link import Pair
 from snakepit.worker.report import Changed, Page, Reporter
 from snakepit.worker.tools import Adapter
