@@ -160,9 +160,10 @@ func workersState(group *v1alpha1.WorkerGroup) (bool, string, string) {
 }
 
 // workersTrouble is the router's word that workers end before they are ready, or die again and again; nil when they do not. It counts while
-// the pod is not Ready, too: a worker that never becomes ready is what keeps it from being Ready.
+// the pod is not Ready, too: a worker that never becomes ready is what keeps it from being Ready. What was said before the settings changed may
+// be over with them.
 func workersTrouble(group *v1alpha1.WorkerGroup) *metav1.Condition {
-	if r := group.Status.Router; r == nil || r.PodUID == "" || r.PodUID != group.Spec.PodUID {
+	if r := group.Status.Router; r == nil || r.PodUID == "" || r.PodUID != group.Spec.PodUID || r.ObservedGeneration < group.Generation {
 		return nil
 	}
 	c := meta.FindStatusCondition(group.Status.Conditions, v1alpha1.ConditionWorkersReady)

@@ -173,9 +173,8 @@ func (r *Reconciler) createGroup(ctx context.Context, obs *observation, a plan.C
 			return fmt.Errorf("%w: group %s, which the cache lacks", errLeft, have.Items[i].Name)
 		}
 	}
+	// With the request for fresh processes from the first moment: a router that finds one when it begins takes it for carried out.
 	group := resources.MakeGroup(obs.pool, obs.revision, a.Ordinal)
-	// It is applied with the next look: what Create wrote could not be taken away by server-side apply.
-	group.Spec.RecycleRequest = nil
 	if err := r.Writer.Create(ctx, obs.pool.UID, group); err != nil {
 		return err
 	}
@@ -215,7 +214,7 @@ func (r *Reconciler) applyGroup(ctx context.Context, obs *observation, g plan.Gr
 
 func (r *Reconciler) updateGroup(ctx context.Context, obs *observation, a plan.UpdateGroup) error {
 	for i := range obs.groups {
-		// A request that somebody else made is not ours, so Apply would leave it.
+		// A request that Create or somebody else wrote is not what this manager applied, so Apply would leave it.
 		if g := &obs.groups[i]; g.UID == a.Group.UID && g.Spec.RecycleRequest != nil && wanted(obs, g).Spec.RecycleRequest == nil {
 			if err := r.Writer.Merge(ctx, obs.pool.UID, g, map[string]any{"spec": map[string]any{"recycleRequest": nil}}); err != nil {
 				return err

@@ -8,10 +8,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/controllers/catchup"
+	"github.com/snakepit-k8s/snakepit/controllers/workerpool/plan"
 	"github.com/snakepit-k8s/snakepit/controllers/writer"
 )
 
@@ -65,5 +68,33 @@ func TestReleaseOnce(t *testing.T) {
 				t.Errorf("%d writes (%v), want %d", sent.n, err, c.writes)
 			}
 		})
+	}
+}
+
+// creations keeps what is made.
+type creations struct {
+	client.Client
+	made []client.Object
+}
+
+func (c *creations) Create(_ context.Context, obj client.Object, _ ...client.CreateOption) error {
+	c.made = append(c.made, obj)
+	return nil
+}
+
+// A group is made with the request for fresh processes that is there already: its router finds it when it begins, and takes it for carried out.
+// Told a moment later, it would replace workers that are fresh.
+func TestNewGroupKnowsTheRequest(t *testing.T) {
+	sent := &creations{}
+	r := &Reconciler{Writer: &writer.Writer{Client: sent, Live: &live{}, Ledger: catchup.NewLedger(clock.RealClock{})}, Events: &events.FakeRecorder{}, Clock: clock.RealClock{}}
+	obs := look(t, func(o *observation) {
+		o.groups = nil
+		o.pool.Annotations = map[string]string{v1alpha1.AnnotationRecycle: "of before: 1"}
+	})
+	if err := r.createGroup(t.Context(), obs, plan.CreateGroup{}); err != nil || len(sent.made) != 1 {
+		t.Fatalf("%v, made %v", err, sent.made)
+	}
+	if got := sent.made[0].(*v1alpha1.WorkerGroup).Spec.RecycleRequest; got == nil || got.ID != "of before: 1" {
+		t.Errorf("the group was made with the request %+v", got)
 	}
 }

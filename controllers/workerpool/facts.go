@@ -81,15 +81,20 @@ func (f *facts) describe(obs *observation, out *v1alpha1.WorkerPoolStatus) {
 	if trusted(g) {
 		f.ready = g.Status.Router.ReadyWorkers
 		out.ReadyWorkers = f.ready
-		f.reached = len(obs.groups) == 1+len(f.draining.lost) && resources.GroupMatches(wanted(obs, g), g) && g.Status.Router.ObservedGeneration >= g.Generation
+		f.reached = len(obs.groups) == 1+len(f.draining.lost) && resources.GroupMatches(wanted(obs, g), g) && g.Status.Router.ObservedGeneration >= g.Generation &&
+			upToDate(g, v1alpha1.ConditionRouterReady) != nil
 	}
 	if c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionRouterReady); c != nil {
 		f.router = verdict{c.Status == metav1.ConditionTrue, c.Reason, c.Message}
 	}
+	if f.router.ok && !ofPresentPod(g) {
+		f.router = verdict{false, v1alpha1.ReasonRouterStarting, fmt.Sprintf("group %s has another pod than the one that was ready", g.Name)}
+	}
 	if at := obs.places[g.UID]; !f.router.ok && !at.node.DownSince.IsZero() {
 		f.router = verdict{false, v1alpha1.ReasonRouterUnreachable, nodeDown(obs.pool, at)}
 	}
-	if c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionStalled); c != nil && c.Status == metav1.ConditionTrue && !f.stalled.ok {
+	// One of before is not repeated about what the user wants now: it has Flux and Helm give up.
+	if c := upToDate(g, v1alpha1.ConditionStalled); c != nil && c.Status == metav1.ConditionTrue && !f.stalled.ok {
 		f.stalled = verdict{true, c.Reason, c.Message}
 	}
 	// The adapter's failure is the router's word even while its pod is not Ready: that is what keeps it from being Ready.

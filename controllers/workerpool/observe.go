@@ -2,13 +2,16 @@ package workerpool
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -209,7 +212,23 @@ func roleGroups(role *rbacv1.Role) []string {
 
 // trusted says whether what the router wrote counts: it is the router of the group's current, Ready pod.
 func trusted(group *v1alpha1.WorkerGroup) bool {
-	return sameRouter(group) && reachable(group)
+	return sameRouter(group) && reachable(group) && ofPresentPod(group)
+}
+
+// ofPresentPod says whether what the group's controller wrote is about the pod that the group names now: podName is written with the conditions,
+// and ends with the number before nextPod. Names of another kind have no number.
+func ofPresentPod(group *v1alpha1.WorkerGroup) bool {
+	next := group.Spec.NextPod
+	return next == 0 || strings.HasSuffix(group.Status.PodName, fmt.Sprintf("-%d", next-1))
+}
+
+// upToDate returns the condition that the group's controller wrote about the group's present generation; nil when it wrote none, or has not
+// looked since.
+func upToDate(group *v1alpha1.WorkerGroup, kind string) *metav1.Condition {
+	if c := meta.FindStatusCondition(group.Status.Conditions, kind); c != nil && c.ObservedGeneration >= group.Generation {
+		return c
+	}
+	return nil
 }
 
 // sameRouter says whether the router's word is that of the group's current pod, Ready or not.
@@ -218,14 +237,9 @@ func sameRouter(group *v1alpha1.WorkerGroup) bool {
 	return router != nil && router.PodUID != "" && router.PodUID == group.Spec.PodUID
 }
 
-// reachable says whether the group's pod is Ready, by the word of the group's controller.
+// reachable says whether the group has a pod that is Ready, by the last word of the group's controller: something may run that must be drained.
 func reachable(group *v1alpha1.WorkerGroup) bool {
-	for _, c := range group.Status.Conditions {
-		if c.Type == v1alpha1.ConditionRouterReady {
-			return c.Status == metav1.ConditionTrue
-		}
-	}
-	return false
+	return meta.IsStatusConditionTrue(group.Status.Conditions, v1alpha1.ConditionRouterReady)
 }
 
 // input is the observation in the planner's words.

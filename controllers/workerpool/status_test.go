@@ -27,11 +27,11 @@ func look(t *testing.T, edits ...func(*observation)) *observation {
 		t.Fatal(err)
 	}
 	group := *resources.MakeGroup(pool, revision, 0)
-	group.UID, group.Generation, group.Spec.PodUID, group.Status.PodName = "g", 2, "p", group.Name+"-0"
+	group.UID, group.Generation, group.Spec.PodUID, group.Spec.NextPod, group.Status.PodName = "g", 2, "p", 1, group.Name+"-0"
 	group.Status.Router = &v1alpha1.RouterStatus{PodUID: "p", ReadyWorkers: 2, ObservedGeneration: 2, Sessions: 3, BusyWorkers: 1,
 		Workers: []v1alpha1.WorkerStatus{{Slot: 0, State: v1alpha1.WorkerReady}, {Slot: 1, State: v1alpha1.WorkerReady}}}
 	group.Status.Conditions = []metav1.Condition{
-		{Type: v1alpha1.ConditionRouterReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonRouterReady},
+		{Type: v1alpha1.ConditionRouterReady, Status: metav1.ConditionTrue, ObservedGeneration: 2, Reason: v1alpha1.ReasonRouterReady},
 		{Type: v1alpha1.ConditionAdapterLoaded, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAdapterLoaded},
 	}
 	obs := &observation{pool: pool, revision: revision, groups: []v1alpha1.WorkerGroup{group}}
@@ -42,7 +42,7 @@ func look(t *testing.T, edits ...func(*observation)) *observation {
 }
 
 func routerDown(o *observation) {
-	o.groups[0].Status.Conditions[0] = metav1.Condition{Type: v1alpha1.ConditionRouterReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonImagePullFailed, Message: "image i:1"}
+	o.groups[0].Status.Conditions[0] = metav1.Condition{Type: v1alpha1.ConditionRouterReady, Status: metav1.ConditionFalse, ObservedGeneration: 2, Reason: v1alpha1.ReasonImagePullFailed, Message: "image i:1"}
 }
 
 func fewer(o *observation) { o.groups[0].Status.Router.ReadyWorkers = 1 }
@@ -86,7 +86,7 @@ func asked(reason string) func(*observation) {
 }
 
 func looping(o *observation) {
-	o.groups[0].Status.Conditions = append(o.groups[0].Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionStalled, Status: metav1.ConditionTrue,
+	o.groups[0].Status.Conditions = append(o.groups[0].Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionStalled, Status: metav1.ConditionTrue, ObservedGeneration: 2,
 		Reason: v1alpha1.ReasonCrashLooping, Message: "workers die again and again: worker demo/1: STUCK"})
 }
 
@@ -125,6 +125,14 @@ func TestStatus(t *testing.T) {
 		}}, ready: "False/WorkersFailing", reconciling: "True/Progressing", summary: "1/2", message: "/1: STUCK signal 9; it gave no sign of life and used no CPU time; its stacks are in the log (kubectl logs"},
 		{name: "the router lags", edits: []func(*observation){func(o *observation) { o.groups[0].Generation = 3 }}, ready: "True/WorkersReady", reconciling: "True/Progressing", summary: "2/2"},
 		{name: "an old router's word", edits: []func(*observation){func(o *observation) { o.groups[0].Spec.PodUID = "q" }}, ready: "False/RouterStarting", reconciling: "True/Progressing", summary: "0/2"},
+		{name: "the group's controller lags", edits: []func(*observation){func(o *observation) {
+			o.groups[0].Generation, o.groups[0].Status.Router.ObservedGeneration = 3, 3
+		}}, ready: "True/WorkersReady", reconciling: "True/Progressing", summary: "2/2"},
+		{name: "another pod was ready", edits: []func(*observation){func(o *observation) {
+			// The router of the next pod speaks already, and the group's controller has not looked yet.
+			o.groups[0].Spec.PodUID, o.groups[0].Spec.NextPod, o.groups[0].Status.Router.PodUID = "q", 2, "q"
+		}}, ready: "False/RouterStarting", reconciling: "True/Progressing", summary: "0/2", message: "has another pod than the one that was ready"},
+		{name: "a group of an earlier operator", edits: []func(*observation){func(o *observation) { o.groups[0].Spec.NextPod = 0 }}, ready: "True/WorkersReady", summary: "2/2"},
 		{name: "none wanted", edits: []func(*observation){func(o *observation) {
 			o.pool.Spec.Workers, o.groups[0].Spec.Workers, o.groups[0].Status.Router.ReadyWorkers = 0, 0, 0
 		}}, ready: "True/ScaledToZero", summary: "0/0"},
@@ -137,6 +145,8 @@ func TestStatus(t *testing.T) {
 		}}, ready: "False/AdapterFailed", stalled: "True/AdapterFailed", summary: "0/2", message: "ImportError at a.py:1 (kubectl logs"},
 		{name: "crash loop", edits: []func(*observation){looping}, ready: "False/CrashLooping", stalled: "True/CrashLooping", summary: "2/2", message: "worker demo/1: STUCK"},
 		{name: "crash loop of a pool that was ready", edits: []func(*observation){looping, before(3, metav1.ConditionTrue, now.Add(-time.Hour))}, ready: "False/CrashLooping", stalled: "True/CrashLooping", summary: "2/2"},
+		{name: "crash loop, and the settings have changed since", edits: []func(*observation){looping, func(o *observation) { o.groups[0].Generation = 3 }},
+			ready: "True/WorkersReady", reconciling: "True/Progressing", summary: "2/2"},
 		{name: "not declared thread-safe", edits: []func(*observation){routerDown, func(o *observation) {
 			o.groups[0].Status.Conditions[1] = metav1.Condition{Type: v1alpha1.ConditionAdapterLoaded, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonThreadSafetyNotDeclared, Message: "set thread_safe = True"}
 		}}, ready: "False/ThreadSafetyNotDeclared", stalled: "True/ThreadSafetyNotDeclared", summary: "0/2", message: "set thread_safe = True"},
