@@ -154,7 +154,11 @@ type life struct {
 	epoch         uint64
 }
 
-var answers = ledger{owners: map[life]map[string]bool{}, last: map[string]session.Token{}}
+func newLedger() *ledger {
+	return &ledger{owners: map[life]map[string]bool{}, last: map[string]session.Token{}}
+}
+
+var answers = newLedger()
 
 // answered enters that a process answered a caller's call in the life that the token names; a caller without a key has no past.
 func (l *ledger) answered(pool, key, token, by string) error {
@@ -186,18 +190,23 @@ func (l *ledger) anew(key string) {
 	delete(l.last, key)
 }
 
-// report leaves the figures of O4, and names the lives that had two owners.
-func (l *ledger) report() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	const command = "make test-e2e"
+// double names the lives that had two owners.
+func (l *ledger) double() []error {
 	var double []error
 	for of, by := range l.owners {
 		if len(by) > 1 {
 			double = append(double, fmt.Errorf("session %s of pool %s, epoch %d, was answered by %v", of.session, of.pool, of.epoch, slices.Sorted(maps.Keys(by))))
 		}
 	}
-	lives := len(l.owners)
+	return double
+}
+
+// report leaves the figures of O4.
+func (l *ledger) report() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	const command = "make test-e2e"
+	double, lives := l.double(), len(l.owners)
 	err := fixture.AppendFigures([]fixture.Figure{
 		{ID: "O4", Figure: "(session, epoch) double owners", Value: float64(len(double)), Unit: "lives", Bound: "<=0", OK: len(double) == 0, Void: lives == 0, Runs: lives, Command: command},
 		{ID: "O4", Figure: "silent moves", Value: float64(l.moves), Unit: "sessions", Bound: "<=0", OK: l.moves == 0, Void: lives == 0, Runs: lives, Command: command},
@@ -321,4 +330,28 @@ func number(t *testing.T, r reply) int {
 		t.Fatalf("answer %s is no number: %v", r.Value, err)
 	}
 	return n
+}
+
+// The ledger finds what the stories must never show: two processes in one life, and a life that changes while its caller was told nothing.
+func TestLedger(t *testing.T) {
+	first := session.Token{Pod: "p1", Name: "s", Epoch: 7}
+	again := session.Token{Pod: "p2", Name: "s", Epoch: 8}
+	for _, one := range []struct {
+		name          string
+		enter         func(l *ledger) error
+		double, moves int
+	}{
+		{"another process, same life", func(l *ledger) error { return l.answered("pool", "", first.String(), "b") }, 1, 0},
+		{"another life, not told", func(l *ledger) error { return l.answered("pool", "k", again.String(), "b") }, 0, 1},
+		{"another life, told", func(l *ledger) error { l.anew("k"); return l.answered("pool", "k", again.String(), "b") }, 0, 0},
+		{"another caller's life", func(l *ledger) error { return l.answered("pool", "other", again.String(), "b") }, 0, 0},
+	} {
+		l := newLedger()
+		if err := errors.Join(l.answered("pool", "k", first.String(), "a"), l.answered("pool", "k", first.String(), "a"), one.enter(l)); err != nil {
+			t.Fatal(err)
+		}
+		if len(l.double()) != one.double || l.moves != one.moves {
+			t.Errorf("%s: %d double owners and %d silent moves, want %d and %d", one.name, len(l.double()), l.moves, one.double, one.moves)
+		}
+	}
 }
