@@ -209,7 +209,7 @@ reliability: ## Write docs/reliability.md from the figures of the fault tests; a
 
 .PHONY: test-e2e
 test-e2e: ## Stories on a real node; needs cluster-up, images and install (make test does all)
-	FIGURES="$(CURDIR)/out/figures.jsonl" SNAKEPIT_E2E=1 go test -v -count=1 -timeout 30m -parallel 6 ./test/e2e/...
+	FIGURES="$(CURDIR)/out/figures.jsonl" SNAKEPIT_E2E=1 go test -v -count=1 -timeout 30m -parallel 3 ./test/e2e/...
 	@if [ "$(CLUSTER)" = local ]; then go run ./hack/audit-rbac "$$(dirname "$$(readlink -f "$(KUBECONFIG)")")/log"; else echo "left out: rights that nobody used are found in the audit log of a local cluster only"; fi
 
 .PHONY: test-nodes

@@ -7,7 +7,7 @@ const (
 	forOwners   = "no request: the admission plugin OwnerReferencesPermissionEnforcement asks whether who sets blockOwnerDeletion has it"
 	forMetrics  = "only when somebody reads the metrics; test/apiserver does"
 	forSeries   = "only when the same Event is repeated"
-	forLoss     = "only before a group on a node that is down is given up; make test-nodes does"
+	forLoss     = "only before a group on a node that is down is given up; the stories on two nodes do"
 	forConflict = "only after a conflict, to tell whether another group has its name"
 )
 

@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,19 +25,21 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
+	"github.com/snakepit-k8s/snakepit/router/session"
 	"github.com/snakepit-k8s/snakepit/test/fixture"
 )
 
 // tally counts the audits of a run (O1) and what they found.
-type tally struct{ run, orphans atomic.Int64 }
+type tally struct{ run, tables, orphans atomic.Int64 }
 
 var audits tally
 
 func (a *tally) report() error {
 	const command = "make test-e2e"
-	run, orphans := int(a.run.Load()), a.orphans.Load()
+	run, tables, orphans := int(a.run.Load()), int(a.tables.Load()), a.orphans.Load()
 	return fixture.AppendFigures([]fixture.Figure{
 		{ID: "O1", Figure: "audits", Value: float64(run), Unit: "audits", Bound: ">=1", OK: run > 0, Void: run == 0, Runs: run, Command: command},
+		{ID: "O1", Figure: "routers' session tables and Services looked into", Value: float64(tables), Unit: "pools", Bound: ">=1", OK: tables > 0, Void: tables == 0, Runs: tables, Command: command},
 		{ID: "O1", Figure: "orphans", Value: float64(orphans), Unit: "found", Bound: "<=0", OK: orphans == 0, Void: run == 0, Runs: run, Command: command},
 	})
 }
@@ -106,6 +111,7 @@ func (s *story) audit() {
 	if err := cluster.List(s.ctx, &pools, client.InNamespace(s.namespace)); err == nil {
 		for i := range pools.Items {
 			s.workerPods(&pools.Items[i])
+			s.auditTables(&pools.Items[i])
 			_ = cluster.Delete(s.ctx, &pools.Items[i])
 		}
 	}
@@ -122,6 +128,110 @@ func (s *story) audit() {
 			s.t.Errorf("audit: %v", err)
 		}
 	}
+}
+
+// auditTables looks into a pool's tables before it goes; both the router's word and the Service follow within seconds.
+func (s *story) auditTables(p *v1alpha1.WorkerPool) {
+	s.t.Helper()
+	audits.tables.Add(1)
+	if err := poll(20*time.Second, func() error { return s.tables(p) }); err != nil {
+		audits.orphans.Add(1)
+		s.t.Errorf("audit of pool %s: %v", p.Name, err)
+	}
+}
+
+// tables looks into what routes calls to a pool that lives (O1): the table of its router holds no session but those whose pod and worker live, and
+// the Service leads to no pod that is gone. A pool without a Ready router has no table to look into.
+func (s *story) tables(p *v1alpha1.WorkerPool) error {
+	var pods corev1.PodList
+	if err := cluster.List(s.ctx, &pods, client.InNamespace(p.Namespace), client.MatchingLabels{v1alpha1.LabelPool: p.Name}); err != nil {
+		return err
+	}
+	living := map[string]corev1.Pod{}
+	for _, pod := range pods.Items {
+		living[string(pod.UID)] = pod
+	}
+	left := []error{deadRoutes(s.ctx, p, living)}
+	workers, err := livingWorkers(s.ctx, p)
+	if err != nil {
+		return err
+	}
+	for uid, pod := range living {
+		if pod.DeletionTimestamp == nil && isReady(pod) {
+			left = append(left, s.table(p, pod, workers[uid]))
+		}
+	}
+	return errors.Join(left...)
+}
+
+// table asks one router for every session that a story ever named, and how many it holds: so that one more than those is found as well.
+func (s *story) table(p *v1alpha1.WorkerPool, pod corev1.Pod, workers map[session.Worker]bool) error {
+	var left []error
+	held := 0
+	for _, name := range answers.names(p.Namespace + "/" + p.Name) {
+		r := python.do(s.t, map[string]any{"op": "look", "address": address(pod), "session": name})
+		if r.Error != "" {
+			return fmt.Errorf("looking for session %s in pod %s: %s: %s", name, pod.Name, r.Error, r.Message)
+		}
+		if r.Token == "" {
+			continue
+		}
+		held++
+		token, err := session.ParseToken(r.Token)
+		if err != nil || token.Pod != string(pod.UID) || !workers[token.Worker] {
+			left = append(left, fmt.Errorf("the table of pod %s (%s) has session %s at worker %v of pod %s, which is gone (%w)", pod.Name, pod.UID, name, token.Worker, token.Pod, err))
+		}
+	}
+	r := python.do(s.t, map[string]any{"op": "scrape", "url": fmt.Sprintf("http://%s/metrics", net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(v1alpha1.PortAdmin)))})
+	if r.Error != "" {
+		return fmt.Errorf("metrics of pod %s: %s: %s", pod.Name, r.Error, r.Message)
+	}
+	if want := fmt.Sprintf("\nsnakepit_router_sessions %d\n", held); !strings.Contains(decode[string](s.t, r.Value), want) {
+		left = append(left, fmt.Errorf("the table of pod %s holds other sessions than the %d that are known", pod.Name, held))
+	}
+	return errors.Join(left...)
+}
+
+// livingWorkers of a pool's groups, by the UID of their pod.
+func livingWorkers(ctx context.Context, p *v1alpha1.WorkerPool) (map[string]map[session.Worker]bool, error) {
+	all := map[string]map[session.Worker]bool{}
+	var wrong error
+	err := each(ctx, &v1alpha1.WorkerGroupList{}, func(o client.Object) {
+		router := o.(*v1alpha1.WorkerGroup).Status.Router
+		if router == nil {
+			return
+		}
+		workers := map[session.Worker]bool{}
+		for _, w := range router.Workers {
+			if w.Incarnation == "" {
+				continue
+			}
+			nonce, err := strconv.ParseUint(w.Incarnation, 16, 64)
+			wrong = errors.Join(wrong, err)
+			workers[session.Worker{Slot: uint16(w.Slot), Nonce: nonce}] = true
+		}
+		all[string(router.PodUID)] = workers
+	}, client.InNamespace(p.Namespace), client.MatchingLabels{v1alpha1.LabelPool: p.Name})
+	return all, errors.Join(err, wrong)
+}
+
+// deadRoutes names the endpoints of a pool's Service that lead to no living pod.
+func deadRoutes(ctx context.Context, p *v1alpha1.WorkerPool, living map[string]corev1.Pod) error {
+	var left []error
+	err := each(ctx, &discoveryv1.EndpointSliceList{}, func(o client.Object) {
+		for _, endpoint := range o.(*discoveryv1.EndpointSlice).Endpoints {
+			if to := endpoint.TargetRef; to == nil || living[string(to.UID)].UID == "" {
+				left = append(left, fmt.Errorf("Service %s leads to %v, which is gone", p.Name, to))
+			}
+		}
+	}, client.InNamespace(p.Namespace), client.MatchingLabels{discoveryv1.LabelServiceName: p.Name})
+	return errors.Join(append(left, err)...)
+}
+
+func isReady(pod corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
 }
 
 // ownerless names objects of all namespaces that were made for a pool or a group whose UID is gone.

@@ -96,7 +96,7 @@ func TestSessionStays(t *testing.T) {
 			t.Fatalf("call %d ran on %s, the session began on %s", i, r.Worker, worker)
 		}
 	}
-	s.checkLoad(c.d.await(t, others, 120*time.Second), 50, 4)
+	s.checkLoad(c, c.d.await(t, others, 120*time.Second), 50, 4)
 	c.in("mine").do("close")
 	s.delete(p, 30*time.Second)
 }
@@ -105,17 +105,32 @@ type loadResult struct {
 	Calls   int            `json:"calls"`
 	Wrong   int            `json:"wrong"`
 	Workers []string       `json:"workers"`
+	Lives   [][2]string    `json:"lives"` // each token, with the process that answered
 	Errors  map[string]int `json:"errors"`
 }
 
+// loaded reads what a load's sessions saw, and enters who answered them.
+func (c caller) loaded(r reply) map[string]loadResult {
+	c.t.Helper()
+	all := decode[map[string]loadResult](c.t, r.Value)
+	for name, one := range all {
+		for _, life := range one.Lives {
+			if err := answers.answered(c.pool, c.key()+name, life[0], life[1]); err != nil {
+				c.t.Errorf("session %q: %v", name, err)
+			}
+		}
+	}
+	return all
+}
+
 // checkLoad: every session counted without a gap, on one worker, and together they used all workers.
-func (s *story) checkLoad(r reply, calls, wantWorkers int) {
+func (s *story) checkLoad(c caller, r reply, calls, wantWorkers int) {
 	s.t.Helper()
 	if r.Error != "" {
 		s.t.Fatalf("load: %s: %s", r.Error, r.Message)
 	}
 	all := map[string]bool{}
-	for name, one := range decode[map[string]loadResult](s.t, r.Value) {
+	for name, one := range c.loaded(r) {
 		if one.Calls != calls || one.Wrong != 0 || len(one.Workers) != 1 || len(one.Errors) != 0 {
 			s.t.Errorf("session %s: %+v, want %d calls on one worker", name, one, calls)
 		}

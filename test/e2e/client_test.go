@@ -3,12 +3,18 @@ package e2e
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os/exec"
+	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/snakepit-k8s/snakepit/router/session"
+	"github.com/snakepit-k8s/snakepit/test/fixture"
 )
 
 // reply is one answer of the driver.
@@ -17,6 +23,7 @@ type reply struct {
 	Value     json.RawMessage `json:"value"`
 	Worker    string          `json:"worker"`
 	Token     string          `json:"token"`
+	By        string          `json:"by"`
 	Error     string          `json:"error"`
 	Bases     []string        `json:"bases"`
 	Message   string          `json:"message"`
@@ -133,12 +140,117 @@ func (d *driver) await(t *testing.T, ch <-chan reply, limit time.Duration) reply
 	return reply{}
 }
 
+// ledger knows which processes answered in each life of a session, over all stories, and where a caller's session went on without a word.
+type ledger struct {
+	mu     sync.Mutex
+	owners map[life]map[string]bool
+	last   map[string]session.Token // by what the driver knows a session as
+	moves  int
+}
+
+// life is one (session, epoch) of a pool.
+type life struct {
+	pool, session string
+	epoch         uint64
+}
+
+func newLedger() *ledger {
+	return &ledger{owners: map[life]map[string]bool{}, last: map[string]session.Token{}}
+}
+
+var answers = newLedger()
+
+// answered enters that a process answered a caller's call in the life that the token names; a caller without a key has no past.
+func (l *ledger) answered(pool, key, token, by string) error {
+	t, err := session.ParseToken(token)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	of := life{pool, t.Name, t.Epoch}
+	if l.owners[of] == nil {
+		l.owners[of] = map[string]bool{}
+	}
+	l.owners[of][fmt.Sprintf("%s of pod %s", by, t.Pod)] = true
+	if key == "" {
+		return nil
+	}
+	if before, ok := l.last[key]; ok && before != t {
+		l.moves++
+	}
+	l.last[key] = t
+	return nil
+}
+
+// anew says that a caller knows that its session begins anew.
+func (l *ledger) anew(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.last, key)
+}
+
+// double names the lives that had two owners.
+func (l *ledger) double() []error {
+	var double []error
+	for of, by := range l.owners {
+		if len(by) > 1 {
+			double = append(double, fmt.Errorf("session %s of pool %s, epoch %d, was answered by %v", of.session, of.pool, of.epoch, slices.Sorted(maps.Keys(by))))
+		}
+	}
+	return double
+}
+
+// report leaves the figures of O4.
+func (l *ledger) report() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	const command = "make test-e2e"
+	double, lives := l.double(), len(l.owners)
+	err := fixture.AppendFigures([]fixture.Figure{
+		{ID: "O4", Figure: "(session, epoch) double owners", Value: float64(len(double)), Unit: "lives", Bound: "<=0", OK: len(double) == 0, Void: lives == 0, Runs: lives, Command: command},
+		{ID: "O4", Figure: "silent moves", Value: float64(l.moves), Unit: "sessions", Bound: "<=0", OK: l.moves == 0, Void: lives == 0, Runs: lives, Command: command},
+	})
+	if l.moves > 0 {
+		err = errors.Join(err, fmt.Errorf("%d sessions went on elsewhere, and nobody told their callers", l.moves))
+	}
+	return errors.Join(append(double, err)...)
+}
+
+// names are the sessions of a pool in which somebody was answered.
+func (l *ledger) names(pool string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := map[string]bool{}
+	for of := range l.owners {
+		if of.pool == pool {
+			all[of.session] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
 // caller speaks to one pool, in a session when named.
 type caller struct {
 	t       *testing.T
 	d       *driver
+	pool    string
 	address string
 	session string
+}
+
+// key is what the driver knows the session as.
+func (c caller) key() string { return c.address + "/" + c.session }
+
+// enter enters an answer that says who gave it.
+func (c caller) enter(r reply) {
+	c.t.Helper()
+	if r.By == "" || c.session == "" {
+		return
+	}
+	if err := answers.answered(c.pool, c.key(), r.Token, r.By); err != nil {
+		c.t.Errorf("session %q: token %q: %v", c.session, r.Token, err)
+	}
 }
 
 func (c caller) in(session string) caller {
@@ -164,6 +276,7 @@ func (c caller) try(tool string, args map[string]any) reply {
 			m["args"] = args
 		}
 		r := c.d.do(c.t, m)
+		c.enter(r)
 		if r.Error != "TransportError" || r.Execution != "NOT_STARTED" || time.Now().After(deadline) {
 			return r
 		}
@@ -204,6 +317,7 @@ func (c caller) count(want int) reply {
 
 func (c caller) do(op string) {
 	c.t.Helper()
+	answers.anew(c.key())
 	if r := c.d.do(c.t, c.command(op)); r.Error != "" {
 		c.t.Fatalf("%s %q: %s: %s", op, c.session, r.Error, r.Message)
 	}
@@ -216,4 +330,28 @@ func number(t *testing.T, r reply) int {
 		t.Fatalf("answer %s is no number: %v", r.Value, err)
 	}
 	return n
+}
+
+// The ledger finds what the stories must never show: two processes in one life, and a life that changes while its caller was told nothing.
+func TestLedger(t *testing.T) {
+	first := session.Token{Pod: "p1", Name: "s", Epoch: 7}
+	again := session.Token{Pod: "p2", Name: "s", Epoch: 8}
+	for _, one := range []struct {
+		name          string
+		enter         func(l *ledger) error
+		double, moves int
+	}{
+		{"another process, same life", func(l *ledger) error { return l.answered("pool", "", first.String(), "b") }, 1, 0},
+		{"another life, not told", func(l *ledger) error { return l.answered("pool", "k", again.String(), "b") }, 0, 1},
+		{"another life, told", func(l *ledger) error { l.anew("k"); return l.answered("pool", "k", again.String(), "b") }, 0, 0},
+		{"another caller's life", func(l *ledger) error { return l.answered("pool", "other", again.String(), "b") }, 0, 0},
+	} {
+		l := newLedger()
+		if err := errors.Join(l.answered("pool", "k", first.String(), "a"), l.answered("pool", "k", first.String(), "a"), one.enter(l)); err != nil {
+			t.Fatal(err)
+		}
+		if len(l.double()) != one.double || l.moves != one.moves {
+			t.Errorf("%s: %d double owners and %d silent moves, want %d and %d", one.name, len(l.double()), l.moves, one.double, one.moves)
+		}
+	}
 }

@@ -151,7 +151,7 @@ func TestDeleteUnderLoad(t *testing.T) {
 	t.Logf("figure: delete under load until nothing is left %.1f s", time.Since(began).Seconds())
 	c.d.do(t, map[string]any{"op": "stop", "name": t.Name()})
 	r := c.d.await(t, load, 60*time.Second)
-	for name, one := range decode[map[string]loadResult](t, r.Value) {
+	for name, one := range c.loaded(r) {
 		if one.Wrong != 0 || len(one.Workers) > 1 || one.Calls == 0 {
 			t.Errorf("session %s under deletion: %+v", name, one)
 		}

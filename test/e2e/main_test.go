@@ -70,6 +70,9 @@ func run(m *testing.M) (int, error) {
 	if err := findNodes(context.Background()); err != nil {
 		return 1, err
 	}
+	if !clusterIsForeign() {
+		go func() { _, _ = buildTool() }() // meanwhile; who needs it first waits for it, and tells what is wrong with it
+	}
 	if err := startClientPod(context.Background()); err != nil {
 		return 1, err
 	}
@@ -81,7 +84,7 @@ func run(m *testing.M) (int, error) {
 	}
 	defer python.stop()
 	code := m.Run()
-	return code, errors.Join(auditAll(context.Background()), audits.report())
+	return code, errors.Join(auditAll(context.Background()), audits.report(), answers.report())
 }
 
 // findNodes tells the node that stays from the one that stories may take away: the second's name is longer.
@@ -155,18 +158,40 @@ func startClientPod(ctx context.Context) error {
 	if err := cluster.Create(ctx, &corev1.ConfigMap{ObjectMeta: meta, Data: data}); err != nil {
 		return err
 	}
-	pod := &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{
+	pod := clientPod(meta, "python3", "-c", "import signal; signal.pause()")
+	// Stories may lose another node; the client stays where the cluster's DNS is.
+	pod.Spec.Affinity = besideDNS()
+	return startPod(ctx, pod)
+}
+
+// startPod returns when the pod is Ready.
+func startPod(ctx context.Context, pod *corev1.Pod) error {
+	if err := createWhenAccountExists(ctx, pod); err != nil {
+		return err
+	}
+	return poll(90*time.Second, func() error {
+		if err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
+			return err
+		}
+		if isReady(*pod) {
+			return nil
+		}
+		return fmt.Errorf("client pod is %s", pod.Status.Phase)
+	})
+}
+
+// clientPod is a pod with the Python client that runs a command beside the files of driver/, which a ConfigMap of its namespace, client, holds.
+func clientPod(meta metav1.ObjectMeta, command ...string) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{
 		TerminationGracePeriodSeconds: ptr.To[int64](1),
 		AutomountServiceAccountToken:  ptr.To(false),
-		// Stories may lose another node; the client stays where the cluster's DNS is.
-		Affinity: besideDNS(),
 		SecurityContext: &corev1.PodSecurityContext{
 			RunAsNonRoot: ptr.To(true), RunAsUser: ptr.To[int64](65532),
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 		},
 		Containers: []corev1.Container{{
 			Name: "client", Image: image("worker"), ImagePullPolicy: corev1.PullIfNotPresent,
-			Command: []string{"python3", "-c", "import signal; signal.pause()"},
+			Command: command,
 			SecurityContext: &corev1.SecurityContext{
 				AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
 				Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
@@ -177,20 +202,6 @@ func startClientPod(ctx context.Context) error {
 			ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "client"}},
 		}}},
 	}}
-	if err := createWhenAccountExists(ctx, pod); err != nil {
-		return err
-	}
-	return poll(90*time.Second, func() error {
-		if err := cluster.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
-			return err
-		}
-		for _, c := range pod.Status.Conditions {
-			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-				return nil
-			}
-		}
-		return fmt.Errorf("client pod is %s", pod.Status.Phase)
-	})
 }
 
 func besideDNS() *corev1.Affinity {

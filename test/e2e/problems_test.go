@@ -86,7 +86,7 @@ var nodeProblems = []problem{
 // R11 on a real node: each problem is told, none churns, and all heal, without anybody deleting something. An image with a named USER is none:
 // the pod gives it a number.
 func TestProblems(t *testing.T) {
-	s := beginBeside(t)
+	s := begin(t)
 	s.must(cluster.Create(s.ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "foreign"}, BinaryData: map[string][]byte{"python3": foreignProgram}}))
 	pools := map[string]*v1alpha1.WorkerPool{}
 	for _, p := range nodeProblems {

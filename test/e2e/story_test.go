@@ -37,6 +37,9 @@ type story struct {
 func beginBeside(t *testing.T) *story {
 	t.Helper()
 	t.Parallel()
+	if err := pinOperator(); err != nil {
+		t.Fatal(err)
+	}
 	return begin(t)
 }
 
@@ -189,7 +192,7 @@ func (s *story) onlyPod(p *v1alpha1.WorkerPool) corev1.Pod {
 }
 
 func (s *story) caller(p *v1alpha1.WorkerPool) caller {
-	return caller{t: s.t, d: python, address: fmt.Sprintf("%s.%s.svc:%d", p.Name, p.Namespace, v1alpha1.PortGRPC)}
+	return caller{t: s.t, d: python, pool: p.Namespace + "/" + p.Name, address: fmt.Sprintf("%s.%s.svc:%d", p.Name, p.Namespace, v1alpha1.PortGRPC)}
 }
 
 // kubectl runs the user's own tool.
@@ -215,6 +218,7 @@ func (s *story) kill(pod string, pid int) {
 func (s *story) delete(p *v1alpha1.WorkerPool, limit time.Duration) {
 	s.t.Helper()
 	s.workerPods(p)
+	s.auditTables(p)
 	s.must(client.IgnoreNotFound(cluster.Delete(s.ctx, p)))
 	s.gone(p, limit)
 }

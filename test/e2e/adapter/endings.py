@@ -36,16 +36,43 @@ class Trees(Stories):
         return 4
 
 
+def _say(hook: str, what: str) -> None:
+    """Leave a proof in the container's log, which ends with its last process."""
+    print(f"hook {hook} {what}", flush=True)
+
+
+class GoodEnd(Stories):
+    """Ends as adapters should."""
+
+    def session_end(self) -> None:
+        """Say so."""
+        _say("session_end", "began")
+        _say("session_end", "ended")
+
+    def teardown(self) -> None:
+        """Say so."""
+        _say("teardown", "began")
+        _say("teardown", "ended")
+
+
 class HangingEnd(Stories):
-    """Never comes back from its hooks."""
+    """Never comes back from the hook of its session."""
 
     def session_end(self) -> None:
         """Hang."""
+        _say("session_end", "began")
         time.sleep(3600)
+        _say("session_end", "ended")
+
+
+class HangingTeardown(Stories):
+    """Never comes back from its last hook."""
 
     def teardown(self) -> None:
         """Hang."""
+        _say("teardown", "began")
         time.sleep(3600)
+        _say("teardown", "ended")
 
 
 class RaisingEnd(Stories):
@@ -53,8 +80,10 @@ class RaisingEnd(Stories):
 
     def session_end(self) -> None:
         """Raise."""
+        _say("session_end", "began")
         raise RuntimeError("session_end of the story")
 
     def teardown(self) -> None:
         """Raise."""
+        _say("teardown", "began")
         raise RuntimeError("teardown of the story")

@@ -7,8 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from snakepit import Context, tool
+
+
+def _process() -> str:
+    """Name this process as no other of any pod is named: by its pod, its number, and its start since the node's."""
+    started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    return f"{os.uname().nodename}/{os.getpid()}/{started}"
 
 
 class Stories:
@@ -20,14 +28,14 @@ class Stories:
         return a + b
 
     @tool
-    def count(self, ctx: Context) -> int:
-        """Count the calls of this session."""
+    def count(self, ctx: Context) -> dict[str, Any]:
+        """Count the calls of this session, and say which process did."""
         state = ctx.session.state
         state["n"] = state.get("n", 0) + 1
-        return int(state["n"])
+        return {"n": state["n"], "by": _process()}
 
     @tool
-    def slow_count(self, ctx: Context, seconds: float) -> int:
+    def slow_count(self, ctx: Context, seconds: float) -> dict[str, Any]:
         """Count after a sleep, so that a story can disturb the running call."""
         time.sleep(seconds)
         return self.count(ctx)
