@@ -310,7 +310,8 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.after) || (duration(self.after) >= duration('10s') && duration(self.after) <= duration('1h'))",message="failover.after must be between 10s and 1h"
 type FailoverSettings struct {
 	// after so long a time in which the node of the group's pod was not Ready, a successor is made, although the end of the old pod is not
-	// proven. Defaults to 60s.
+	// proven. Above 5m it has no effect by itself: Kubernetes then deletes the pods of such a node, unless template.spec.tolerations raise the
+	// tolerationSeconds of node.kubernetes.io/unreachable and node.kubernetes.io/not-ready. Defaults to 60s.
 	// +kubebuilder:default="60s"
 	// +optional
 	After *metav1.Duration `json:"after,omitempty"`

@@ -26,31 +26,10 @@ import (
 // The operator itself, with the account and the rights that dist/install.yaml gives it, shows its metrics to whom it should and to nobody else.
 func TestMetricsAccess(t *testing.T) {
 	s := beginAlone(t)
-	s.must(ensureSystem(s.ctx))
-	for _, obj := range distObjects(t, filepath.Join(fixture.Root(), "dist", "install.yaml")) {
-		switch obj.GetKind() {
-		case "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding":
-			// Another test may have brought it; nothing of it is in anybody's way.
-			if err := server.Client.Create(s.ctx, obj); !apierrors.IsAlreadyExists(err) {
-				s.must(err)
-			}
-		}
-	}
-	operator := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "snakepit-system", Name: "snakepit-operator"}}
-	url := s.metricsOf(s.token(operator))
+	url := s.installed()
 	stranger := s.account("stranger")
 	reader := s.account("reader")
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: s.namespace},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "snakepit-metrics-reader"},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: s.namespace, Name: reader.Name}},
-	}
-	s.must(server.Client.Create(s.ctx, binding))
-	t.Cleanup(func() {
-		if err := server.Client.Delete(context.WithoutCancel(s.ctx), binding); err != nil {
-			t.Error(err)
-		}
-	})
+	s.mayScrape(reader)
 	for _, who := range []struct {
 		name, token string
 		want        int
@@ -75,6 +54,39 @@ func TestMetricsAccess(t *testing.T) {
 			return nil
 		})
 	}
+}
+
+// installed starts the operator's program with the account and rights of dist/install.yaml, and gives the address of its metrics.
+func (s *scene) installed() string {
+	s.t.Helper()
+	s.must(ensureSystem(s.ctx))
+	for _, obj := range distObjects(s.t, filepath.Join(fixture.Root(), "dist", "install.yaml")) {
+		switch obj.GetKind() {
+		case "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding":
+			// Another test may have brought it; nothing of it is in anybody's way.
+			if err := server.Client.Create(s.ctx, obj); !apierrors.IsAlreadyExists(err) {
+				s.must(err)
+			}
+		}
+	}
+	operator := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "snakepit-system", Name: "snakepit-operator"}}
+	return s.metricsOf(s.token(operator))
+}
+
+// mayScrape gives an account the right that the how-to guide says a scraper needs.
+func (s *scene) mayScrape(reader *corev1.ServiceAccount) {
+	s.t.Helper()
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: s.namespace},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "snakepit-metrics-reader"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: s.namespace, Name: reader.Name}},
+	}
+	s.must(server.Client.Create(s.ctx, binding))
+	s.t.Cleanup(func() {
+		if err := server.Client.Delete(context.WithoutCancel(s.ctx), binding); err != nil {
+			s.t.Error(err)
+		}
+	})
 }
 
 func (s *scene) account(name string) *corev1.ServiceAccount {
@@ -103,15 +115,21 @@ func (s *scene) metricsOf(token string) string {
 	config.Contexts["it"] = &api.Context{Cluster: "it", AuthInfo: "operator"}
 	config.CurrentContext = "it"
 	s.must(clientcmd.WriteToFile(*config, kubeconfig))
-	// A port that is free now; the operator does not say which one it would choose.
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	s.must(err)
-	address := free.Addr().String()
-	s.must(free.Close())
+	address := s.freeAddress()
 	program, err := fixture.StartOperatorProgram(binary, dir, "operator", kubeconfig, s.namespace, "--metrics-bind-address="+address)
 	s.must(err)
 	s.t.Cleanup(program.Kill)
 	return "https://" + address + "/metrics"
+}
+
+// freeAddress has a port that is free now; neither program says which one it would choose.
+func (s *scene) freeAddress() string {
+	s.t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	s.must(err)
+	address := free.Addr().String()
+	s.must(free.Close())
+	return address
 }
 
 func ask(ctx context.Context, url, token string) (int, string, error) {

@@ -85,27 +85,36 @@ func TestNamesOfRules(t *testing.T) {
 	}
 }
 
-func TestNamesOfDashboard(t *testing.T) {
+// panels is the part of the dashboard that asks for metrics.
+type panels struct {
+	Panels []struct {
+		Title   string `json:"title"`
+		Targets []struct {
+			Expr string `json:"expr"`
+		} `json:"targets"`
+	} `json:"panels"`
+	Templating struct {
+		List []struct {
+			Query string `json:"query"`
+		} `json:"list"`
+	} `json:"templating"`
+}
+
+func dashboard(t *testing.T) panels {
+	t.Helper()
 	content, err := os.ReadFile(filepath.Join(folder, "dashboard.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var dashboard struct {
-		Panels []struct {
-			Title   string `json:"title"`
-			Targets []struct {
-				Expr string `json:"expr"`
-			} `json:"targets"`
-		} `json:"panels"`
-		Templating struct {
-			List []struct {
-				Query string `json:"query"`
-			} `json:"list"`
-		} `json:"templating"`
-	}
-	if err := json.Unmarshal(content, &dashboard); err != nil {
+	var p panels
+	if err := json.Unmarshal(content, &p); err != nil {
 		t.Fatal(err)
 	}
+	return p
+}
+
+func TestNamesOfDashboard(t *testing.T) {
+	dashboard := dashboard(t)
 	known := known(t)
 	for _, panel := range dashboard.Panels {
 		for _, target := range panel.Targets {

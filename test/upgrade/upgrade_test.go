@@ -28,7 +28,7 @@ import (
 const (
 	// limit is how long anything may take on a busy machine.
 	limit = 60 * time.Second
-	// quiet is how long the new operator must write nothing, to have finished.
+	// quiet is how long an operator must write nothing, to have finished.
 	quiet = 5 * time.Second
 	// writesPerPool bounds what an upgrade may cost: new children, new conditions.
 	writesPerPool = 12
@@ -97,32 +97,64 @@ func TestUpgrade(t *testing.T) {
 	if len(before) != 2*len(pools) {
 		t.Fatalf("the old operator made %d groups and pods, want %d", len(before), 2*len(pools))
 	}
-	must(old.Signal(os.Interrupt))
-	if _, err := old.ExitCode(limit); err != nil {
-		t.Fatal(err)
-	}
 
 	install(t, filepath.Join(fixture.Root(), "config", "crd", "bases"))
-	_, gate := start(t, newBinary, namespace, "new")
-	writes := atRest(t, gate)
-	after, _ := look(t, namespace)
-	restarts, revisions, drains := differences(t, before, after)
+	current, gate := takeOver(t, old, newBinary, namespace, "new")
+	report(t, "", before, seen(t, namespace), gate, len(pools))
 	stillValid(ctx, t, namespace, generations)
-	perPool := float64(len(writes)) / float64(len(pools))
-	if perPool > writesPerPool {
-		t.Errorf("the new operator made %d writes for %d pools, want at most %d a pool: %v", len(writes), len(pools), writesPerPool, writes)
-	}
+
+	// The way back, with a pool more that uses what the old operator does not know. The CRDs stay.
+	must(server.Client.Create(ctx, withNewFields(namespace)))
+	settled(t, namespace)
+	before, generations = look(t, namespace)
+	current, gate = takeOver(t, current, oldBinary, namespace, "old-again")
+	report(t, "back: ", before, seen(t, namespace), gate, len(pools)+1)
+	stillValid(ctx, t, namespace, generations)
+	deletedBy(ctx, t, namespace, "threads")
+	before, _ = look(t, namespace)
+	_, gate = takeOver(t, current, newBinary, namespace, "new-again")
+	report(t, "forth again: ", before, seen(t, namespace), gate, len(pools))
+	newFieldsKept(ctx, t, namespace)
 	lifeGoesOn(ctx, t, namespace)
-	must(fixture.AppendFigures([]fixture.Figure{
-		figure("pods restarted or deleted", restarts, "pods"), figure("groups replaced", revisions, "groups"), figure("drains begun", drains, "drains"),
-		{ID: "R13", Figure: "writes of the new operator for each pool", Value: perPool, Unit: "writes", Bound: fmt.Sprintf("<=%d", writesPerPool),
-			OK: perPool <= writesPerPool, Runs: len(pools), Command: "make faults"},
-	}))
-	fmt.Printf("R13: from %s: %d pods restarted, %d groups replaced, %d drains, %.1f writes a pool\n", from, restarts, revisions, drains, perPool)
 }
 
-func figure(what string, n int, unit string) fixture.Figure {
-	return fixture.Figure{ID: "R13", Figure: what, Value: float64(n), Unit: unit, Bound: "<=0", OK: n == 0, Runs: len(pools), Command: "make faults"}
+// takeOver ends one operator as a rollout does, starts another and waits until that one is at rest.
+func takeOver(t *testing.T, running *fixture.Program, binary, namespace, name string) (*fixture.Program, *wire.Gate) {
+	t.Helper()
+	if err := running.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := running.ExitCode(limit); err != nil {
+		t.Fatal(err)
+	}
+	program, gate := start(t, binary, namespace, name)
+	atRest(t, gate)
+	settled(t, namespace)
+	return program, gate
+}
+
+// report fails for every difference and for too many writes, and notes the figures.
+func report(t *testing.T, step string, before, after map[string]object, gate *wire.Gate, of int) {
+	t.Helper()
+	restarts, revisions, drains := differences(t, before, after)
+	writes := gate.Since(time.Time{})
+	perPool := float64(len(writes)) / float64(of)
+	if perPool > writesPerPool {
+		t.Errorf("%sthe operator made %d writes for %d pools, want at most %d a pool: %v", step, len(writes), of, writesPerPool, writes)
+	}
+	if err := fixture.AppendFigures([]fixture.Figure{
+		figure(step+"pods restarted or deleted", restarts, "pods", of), figure(step+"groups replaced", revisions, "groups", of),
+		figure(step+"drains begun", drains, "drains", of),
+		{ID: "R13", Figure: step + "writes of the operator for each pool", Value: perPool, Unit: "writes", Bound: fmt.Sprintf("<=%d", writesPerPool),
+			OK: perPool <= writesPerPool, Runs: of, Command: "make faults"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("R13: %sfrom %s: %d pods restarted, %d groups replaced, %d drains, %.1f writes a pool\n", step, from, restarts, revisions, drains, perPool)
+}
+
+func figure(what string, n int, unit string, of int) fixture.Figure {
+	return fixture.Figure{ID: "R13", Figure: what, Value: float64(n), Unit: unit, Bound: "<=0", OK: n == 0, Runs: of, Command: "make faults"}
 }
 
 func install(t *testing.T, folder string) {
@@ -209,11 +241,18 @@ func look(t *testing.T, namespace string) (map[string]object, map[string]int64) 
 	return found, generations
 }
 
-// atRest waits until the operator has written nothing for a while, and returns what it wrote until then.
-func atRest(t *testing.T, gate *wire.Gate) []wire.Write {
+// seen is look without the generations.
+func seen(t *testing.T, namespace string) map[string]object {
+	t.Helper()
+	found, _ := look(t, namespace)
+	return found
+}
+
+// atRest waits until the operator has written nothing for a while.
+func atRest(t *testing.T, gate *wire.Gate) {
 	t.Helper()
 	last := time.Now()
-	fixture.Eventually(t, limit, "the new operator at rest", func() error {
+	fixture.Eventually(t, limit, "the operator at rest", func() error {
 		if all := gate.Since(last); len(all) > 0 {
 			last = all[len(all)-1].At
 		}
@@ -222,7 +261,6 @@ func atRest(t *testing.T, gate *wire.Gate) []wire.Write {
 		}
 		return nil
 	})
-	return gate.Since(time.Time{})
 }
 
 func differences(t *testing.T, before, after map[string]object) (restarts, revisions, drains int) {
