@@ -58,10 +58,12 @@ func TestForeignPod(t *testing.T) {
 	s.stop()
 	old := s.onlyPod(pool)
 	s.must(server.Client.Delete(s.ctx, &old))
-	foreign := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: old.Name}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
-	fixture.Eventually(t, limit, "the name is free", func() error { return server.Client.Create(s.ctx, foreign.DeepCopy()) })
+	// The name that the next pod of the group will have.
+	name := strings.TrimSuffix(old.Name, "-0") + "-1"
+	foreign := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	s.must(server.Client.Create(s.ctx, foreign.DeepCopy()))
 	s.start()
-	s.expect(pool, v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonNameTaken, "pod "+old.Name+" exists and is not this group's")
+	s.expect(pool, v1alpha1.ConditionStalled, metav1.ConditionTrue, v1alpha1.ReasonNameTaken, "pod "+name+" exists and is not this group's")
 	s.must(server.Client.Delete(s.ctx, foreign))
 	s.ready(pool)
 	s.must(server.Client.Delete(s.ctx, pool))
