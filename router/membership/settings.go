@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"strings"
 	"time"
@@ -105,6 +106,7 @@ var limits = []limit{
 	{path: "workers", kind: integer, min: 0, max: 256, required: true},
 	{path: "revision", kind: text, max: 63},
 	{path: "podUID", kind: text, max: anyLength},
+	{path: "nextPod", kind: integer, min: 0, max: math.MaxInt64},
 	{path: "image", kind: text, min: 1, max: 1024, pattern: regexp.MustCompile(`^\S*$`),
 		advice: "image must not contain white space; write it as registry/name:tag"},
 	{path: "adapter", kind: text, min: 3, max: 256,

@@ -51,7 +51,7 @@ func TestLifeStory(t *testing.T) {
 	tell("Its workers are recycled.", 2)
 	s.change(pool, image("works-better"))
 	s.ready(pool)
-	tell("Another image: drain, end, successor.", 7)
+	tell("Another image: drain, end, successor.", 6)
 	s.must(server.Client.Delete(s.ctx, pool))
 	s.gone(pool)
 	tell("It is deleted.", 3)
