@@ -270,3 +270,40 @@ def test_workers_die_first_when_memory_is_short(start: Starter) -> None:
     keeper = parent_of(worker.pid)
     assert score(worker.pid) > score(keeper) == score(parent_of(keeper))
     assert alive(keeper) and sys.platform == "linux"
+
+
+# It stands for the moment between the interpreter's look at signals and its wait, in which a signal is not noticed.
+MISSES_ONE = '''
+    import signal
+    from snakepit import tool
+
+    class App:
+        def setup(self, ctx) -> None:
+            stop = signal.getsignal(signal.SIGTERM)
+            came = []
+
+            def miss_the_first(number, frame):
+                came.append(number)
+                if len(came) > 1:
+                    stop(number, frame)
+
+            signal.signal(signal.SIGTERM, miss_the_first)
+
+        @tool
+        def nothing(self) -> None:
+            """A tool there must be."""
+
+        def teardown(self) -> None:
+            print("torn down", flush=True)
+'''
+
+
+def test_a_stop_that_was_not_noticed_is_said_again(start: Starter) -> None:
+    router = start(source=MISSES_ONE).router
+    router.desire(0, grace=20)
+    router.wait_worker(0)
+    nonce = router.slots[0]
+    router.desire(grace=20)
+    exited = router.exited(nonce)
+    assert (exited.cause, exited.exit_code, exited.signal) == ("STOPPED", 0, 0)
+    assert "torn down" in exited.last_lines

@@ -26,6 +26,10 @@ from snakepit.zygote import linux
 from snakepit.zygote.channel import DUMP, GONE, STARTED, TERMINATE
 
 _SWEEP_SECONDS: Final = 0.02
+# A SIGTERM that comes between the interpreter's look at signals and its wait for the next frame is noticed only with
+# that frame, which a pool that ends does not send: it is said again, so often and after so long.
+_REMINDERS: Final = 3
+_REMIND_SECONDS: Final = 0.1
 _FAILED: Final = 71
 _SIGNALS: Final = {TERMINATE: signal.SIGTERM, DUMP: signal.SIGUSR1}
 
@@ -77,14 +81,20 @@ def _watch(control: int, exits: int, worker: int) -> None:
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(exits, select.POLLIN)
+    reminders = 0
     while True:
-        for descriptor, _ in poll.poll():
+        ready = poll.poll(_REMIND_SECONDS * 1000 if reminders else None)
+        if not ready:
+            reminders -= 1
+            os.kill(worker, signal.SIGTERM)
+        for descriptor, _ in ready:
             # Nothing is reaped before all of this round was read: until then the number cannot be another's.
             if descriptor == control:
                 word = _read(control)
                 if not word:
                     poll.unregister(control)
                 os.kill(worker, _SIGNALS.get(word, signal.SIGKILL))
+                reminders = _REMINDERS if word == TERMINATE else reminders
         _drain(exits)
         status = _reap(worker)
         if status is not None:
