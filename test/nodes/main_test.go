@@ -36,7 +36,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	fixture.Main("what follows from a node", "make test-nodes", func() (int, error) { return fixture.InFolder(func(dir string) (int, error) { return run(m, dir) }) })
+	fixture.Main("what follows from a node", "make test-drains", func() (int, error) { return fixture.InFolder(func(dir string) (int, error) { return run(m, dir) }) })
 }
 
 func run(m *testing.M, dir string) (code int, err error) {
