@@ -130,8 +130,10 @@ func TestDeleteUnderLoad(t *testing.T) {
 	m["prefix"], m["sessions"], m["calls"], m["name"] = "load", 8, 1000000, t.Name()
 	load, err := c.d.begin(m)
 	s.must(err)
-	s.eventually(20*time.Second, "load is running", func() error {
-		c.call("add", map[string]any{"a": 1, "b": 1})
+	s.eventually(20*time.Second, "every session of the load has begun", func() error {
+		if n := s.get(p).Status.Sessions; n < 8 {
+			return fmt.Errorf("%d sessions", n)
+		}
 		return nil
 	})
 	s.workerPods(p)
