@@ -38,7 +38,7 @@ stage "go unit tests" make test-unit
 stage "alerts and dashboard" make test-monitoring
 stage "seeded bugs of the router" make seeded
 stage "models" make sequences
-stage "fuzz" make fuzz
+stage "fuzz" make fuzz FUZZ_TIME=20s
 stage "api server tests" make test-apiserver
 stage "nodes and drains" make test-drains
 stage "faults: crash at every write" make faults
