@@ -182,14 +182,19 @@ func (s *story) table(p *v1alpha1.WorkerPool, pod corev1.Pod, workers map[sessio
 			left = append(left, fmt.Errorf("the table of pod %s (%s) has session %s at worker %v of pod %s, which is gone (%w)", pod.Name, pod.UID, name, token.Worker, token.Pod, err))
 		}
 	}
+	return errors.Join(append(left, s.holds(pod, held))...)
+}
+
+// holds wants the table of a pod's router to have so many sessions, by its metrics.
+func (s *story) holds(pod corev1.Pod, sessions int) error {
 	r := python.do(s.t, map[string]any{"op": "scrape", "url": fmt.Sprintf("http://%s/metrics", net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(v1alpha1.PortAdmin)))})
 	if r.Error != "" {
 		return fmt.Errorf("metrics of pod %s: %s: %s", pod.Name, r.Error, r.Message)
 	}
-	if want := fmt.Sprintf("\nsnakepit_router_sessions %d\n", held); !strings.Contains(decode[string](s.t, r.Value), want) {
-		left = append(left, fmt.Errorf("the table of pod %s holds other sessions than the %d that are known", pod.Name, held))
+	if want := fmt.Sprintf("\nsnakepit_router_sessions %d\n", sessions); !strings.Contains(decode[string](s.t, r.Value), want) {
+		return fmt.Errorf("the table of pod %s holds other sessions than the %d that are wanted", pod.Name, sessions)
 	}
-	return errors.Join(left...)
+	return nil
 }
 
 // livingWorkers of a pool's groups, by the UID of their pod.

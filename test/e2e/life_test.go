@@ -130,12 +130,8 @@ func TestDeleteUnderLoad(t *testing.T) {
 	m["prefix"], m["sessions"], m["calls"], m["name"] = "load", 8, 1000000, t.Name()
 	load, err := c.d.begin(m)
 	s.must(err)
-	s.eventually(20*time.Second, "every session of the load has begun", func() error {
-		if n := s.get(p).Status.Sessions; n < 8 {
-			return fmt.Errorf("%d sessions", n)
-		}
-		return nil
-	})
+	pod := s.onlyPod(p)
+	s.eventually(20*time.Second, "every session of the load has begun", func() error { return s.holds(pod, 8) })
 	s.workerPods(p)
 	began := time.Now()
 	s.must(cluster.Delete(s.ctx, p))
