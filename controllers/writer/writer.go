@@ -53,11 +53,10 @@ func (w *Writer) Create(ctx context.Context, owner types.UID, obj client.Object)
 	return err
 }
 
-// recognise looks whose the object is that has the name. One that went in the meantime is no success: nothing was made, so that no watch event
-// would start the next look. Its NotFound is an end as Ended means it, and the look is repeated.
+// recognise looks whose the object is that has the name. One that went in the meantime is no success: nothing was made, and no watch tells of the
+// end of an object without our labels.
 func (w *Writer) recognise(ctx context.Context, owner types.UID, obj client.Object) error {
 	want := obj.DeepCopyObject().(client.Object)
-	// One that is gone meanwhile is an error that is Ended: nothing was made, and no watch tells of the end of an object without our labels.
 	if err := w.Live.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
 		return err
 	}
