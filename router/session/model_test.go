@@ -20,10 +20,9 @@ type known struct {
 
 // record is what the model keeps of a loss.
 type record struct {
-	epoch  uint64
-	worker Worker
+	token  Token
 	until  time.Time
-	seq    int
+	untold bool
 }
 
 // model is the session table as one would write it without regard to speed or memory.
@@ -32,16 +31,15 @@ type model struct {
 	now     time.Time
 	names   []string
 	lives   map[string]*known
-	losses  map[string]record
+	losses  []*record // oldest first
 	owners  []*Owner
 	tokens  []Token
 	highest uint64
 	nonce   uint64
-	seq     int
 }
 
 func newModel() *model {
-	m := &model{table: NewTable("pod", start), now: start, lives: map[string]*known{}, losses: map[string]record{}}
+	m := &model{table: NewTable("pod", start), now: start, lives: map[string]*known{}}
 	for i := range 40 { // more than the smallest shards have room for
 		m.names = append(m.names, fmt.Sprint("s", i))
 	}
@@ -67,18 +65,15 @@ func (m *model) living(t *rapid.T, keep func(*known) bool) *known {
 
 // verdict re-derives the affinity contract from its sentences.
 func (m *model) verdict(q Question) Verdict {
-	k, lost := m.lives[q.Name], false
-	r, ok := m.losses[q.Name]
-	if k == nil && ok {
-		lost = true
-	}
+	k := m.lives[q.Name]
+	lost := k == nil && m.untold(q.Name) != nil
 	if q.Token != nil {
 		switch {
 		case q.Token.Pod != "pod":
 			return Recovering // not proven to be the only one
 		case k != nil && k.owner != nil && k.epoch == q.Token.Epoch && k.owner.ID == q.Token.Worker:
 			return Join
-		case ok && r.epoch == q.Token.Epoch && r.worker == q.Token.Worker:
+		case slices.ContainsFunc(m.losses, func(r *record) bool { return r.token == *q.Token }):
 			return Lost
 		case slices.ContainsFunc(m.owners, func(o *Owner) bool { return o.ID == q.Token.Worker }):
 			return Expired
@@ -98,9 +93,26 @@ func (m *model) verdict(q Question) Verdict {
 	return Unknown
 }
 
+// untold is the loss that a name is told, if any.
+func (m *model) untold(name string) *record {
+	for _, r := range m.losses {
+		if r.untold && r.token.Name == name {
+			return r
+		}
+	}
+	return nil
+}
+
+// acknowledge the loss that the name is told, if any.
+func (m *model) acknowledge(name string) {
+	if r := m.untold(name); r != nil {
+		r.untold = false
+	}
+}
+
 func (m *model) lose(k *known, ttl time.Duration) {
-	m.seq++
-	m.losses[k.life.Name()] = record{k.epoch, k.owner.ID, m.now.Add(ttl), m.seq}
+	m.acknowledge(k.life.Name()) // the later loss is told in its place
+	m.losses = append(m.losses, &record{Token{Pod: "pod", Worker: k.owner.ID, Epoch: k.epoch, Name: k.life.Name()}, m.now.Add(ttl), true})
 	m.table.Lose(k.life, CauseWorkerGone, ttl, m.now)
 	delete(m.lives, k.life.Name())
 }
@@ -183,11 +195,7 @@ func (m *model) commands() map[string]func(*rapid.T) {
 		"time": func(t *rapid.T) {
 			m.now = m.now.Add(time.Duration(rapid.IntRange(1, 400).Draw(t, "s")) * time.Second)
 			m.table.ForgetLosses(m.now)
-			for name, r := range m.losses {
-				if !m.now.Before(r.until) {
-					delete(m.losses, name)
-				}
-			}
+			m.losses = slices.DeleteFunc(m.losses, func(r *record) bool { return !m.now.Before(r.until) })
 		},
 		"": m.check,
 	}
@@ -217,21 +225,29 @@ func (m *model) ask(t *rapid.T) {
 		m.lives[q.Name] = &known{life: m.table.Start(q.Name, got == StartAgain)}
 		m.table.Queue(m.lives[q.Name].life)
 		m.lives[q.Name].queued++
-		delete(m.losses, q.Name)
+		m.acknowledge(q.Name)
 	case Lost:
-		r, ok := m.losses[q.Name]
-		if q.Token == nil && loss.Epoch != r.epoch {
-			t.Fatalf("tells of epoch %d, lost was %d", loss.Epoch, r.epoch)
-		}
-		if ok && q.Token != nil && r.epoch == q.Token.Epoch && r.worker == q.Token.Worker {
-			delete(m.losses, q.Name) // acknowledged
+		r := m.untold(q.Name)
+		switch {
+		case q.Token == nil && loss.Epoch != r.token.Epoch:
+			t.Fatalf("tells of epoch %d, lost was %d", loss.Epoch, r.token.Epoch)
+		case q.Token != nil && loss.Epoch != q.Token.Epoch:
+			t.Fatalf("tells of epoch %d, the token's is %d", loss.Epoch, q.Token.Epoch)
+		case q.Token != nil && r != nil && r.token == *q.Token:
+			m.acknowledge(q.Name)
 		}
 	}
 }
 
 func (m *model) check(t *rapid.T) {
-	if m.table.Sessions() != len(m.lives) || m.table.Losses() != len(m.losses) {
-		t.Fatalf("%d sessions and %d losses, the model %d and %d", m.table.Sessions(), m.table.Losses(), len(m.lives), len(m.losses))
+	untold := 0
+	for _, r := range m.losses {
+		if r.untold {
+			untold++
+		}
+	}
+	if m.table.Sessions() != len(m.lives) || m.table.Losses() != untold {
+		t.Fatalf("%d sessions and %d losses, the model %d and %d", m.table.Sessions(), m.table.Losses(), len(m.lives), untold)
 	}
 	counts := map[*Owner]int{}
 	for _, name := range m.names {

@@ -27,7 +27,7 @@ type state uint8
 
 const (
 	absent state = iota
-	lost         // absent, with a record of the loss
+	lost         // absent, and the loss is not acknowledged
 	waiting
 	bound
 	states
@@ -78,13 +78,14 @@ type Question struct {
 	Movable  bool   // the call's affinity is Hint
 }
 
-// Resolve answers a question. Join comes with the life. Lost comes with what is known of the loss; showing the token of a lost life clears its record.
+// Resolve answers a question. Join comes with the life. Lost comes with what is known of the loss. Showing the token of a lost life acknowledges the
+// loss, so that the name is free again; each other caller that shows it is told the same.
 func (t *Table) Resolve(q Question, _ time.Time) (Verdict, *Life, Loss) {
 	life := t.lives.get(q.Name)
-	var record lossRecord
-	hasRecord := false
-	if len(t.losses) > 0 {
-		record, hasRecord = t.losses[q.Name]
+	var untold uint64
+	hasUntold := false
+	if len(t.untold) > 0 {
+		untold, hasUntold = t.untold[q.Name]
 	}
 	st := absent
 	switch {
@@ -92,32 +93,34 @@ func (t *Table) Resolve(q Question, _ time.Time) (Verdict, *Life, Loss) {
 		st = bound
 	case life != nil:
 		st = waiting
-	case hasRecord:
+	case hasUntold:
 		st = lost
 	}
-	class := t.classify(q, life, record)
+	class := t.classify(q, life)
 	verdict := verdicts[st][class]
 	switch verdict {
 	case Join:
 		return verdict, life, Loss{}
 	case Lost:
 		if q.Token == nil {
-			return verdict, nil, record.Loss
+			return verdict, nil, t.lost[untold].Loss
 		}
 		known := Loss{Pod: q.Token.Pod, Worker: q.Token.Worker, Epoch: q.Token.Epoch, Cause: CauseWorkerGone}
 		if class == askTokenForeign {
 			known.Cause = CausePodReplaced
 		}
-		if hasRecord && record.Epoch == q.Token.Epoch && record.Worker == q.Token.Worker {
-			known = record.Loss
-			delete(t.losses, q.Name)
+		if record, ok := t.recorded(q.Token); ok {
+			known = record
+			if hasUntold && untold == q.Token.Epoch {
+				delete(t.untold, q.Name)
+			}
 		}
 		return verdict, nil, known
 	}
 	return verdict, nil, Loss{}
 }
 
-func (t *Table) classify(q Question, life *Life, record lossRecord) ask {
+func (t *Table) classify(q Question, life *Life) ask {
 	if q.Token != nil {
 		switch {
 		case q.Token.Pod != t.pod && t.sole:
@@ -126,12 +129,13 @@ func (t *Table) classify(q Question, life *Life, record lossRecord) ask {
 			return askTokenUnproven
 		case life != nil && life.owner != nil && life.epoch == q.Token.Epoch && life.owner.ID == q.Token.Worker:
 			return askTokenCurrent
-		case record.Epoch == q.Token.Epoch && record.Worker == q.Token.Worker: // lost by a drain: its worker may live on
+		case t.owners[q.Token.Worker] == nil:
 			return askTokenGone
-		case t.owners[q.Token.Worker] != nil:
-			return askTokenLiving
 		}
-		return askTokenGone
+		if _, ok := t.recorded(q.Token); ok { // lost by a drain: its worker may live on
+			return askTokenGone
+		}
+		return askTokenLiving
 	}
 	switch {
 	case q.Create:
@@ -142,4 +146,10 @@ func (t *Table) classify(q Question, life *Life, record lossRecord) ask {
 		return askImplicit
 	}
 	return askJoin
+}
+
+// recorded is what is known of the loss of the token's life. A token of another pod has none: epochs are this pod's own.
+func (t *Table) recorded(token *Token) (Loss, bool) {
+	r, ok := t.lost[token.Epoch]
+	return r.Loss, ok && token.Pod == t.pod && r.Worker == token.Worker && r.name == token.Name
 }

@@ -123,12 +123,21 @@ func TestVerdictsOfTheContract(t *testing.T) {
 		{"lost, create", Question{Name: "lost", Create: true}, StartAgain},
 		{"lost, its token: acknowledges", Question{Name: "lost", Token: &lostToken}, Lost},
 		{"lost by a drain while its worker lives, its token", Question{Name: "drained", Token: &drainedToken}, Lost},
+		{"lost by a drain while its worker lives, its token shown by another caller", Question{Name: "drained", Token: &drainedToken}, Lost},
+		{"lost by a drain and acknowledged, by name", Question{Name: "drained"}, Unknown},
 		{"lost and acknowledged, by name", Question{Name: "lost"}, Unknown},
 		{"lost and acknowledged, its token", Question{Name: "lost", Token: &lostToken}, Lost},
 	} {
 		if got, _, _ := table.Resolve(c.q, start); got != c.want {
 			t.Errorf("%s: verdict %d, want %d", c.says, got, c.want)
 		}
+	}
+	table.Lose(begin(table, o, "drained"), CauseDrained, time.Hour, start)
+	if got, _, loss := table.Resolve(Question{Name: "drained", Token: &drainedToken}, start); got != Lost || loss.Epoch != drainedToken.Epoch || loss.Cause != CauseDrained {
+		t.Errorf("the token of a lost life, when a later life of that name was lost too: %d, %+v", got, loss)
+	}
+	if got, _, _ := table.Resolve(Question{Name: "drained"}, start); got != Lost {
+		t.Errorf("an older life's token acknowledged a later loss: %d", got)
 	}
 	table.SetSole(true)
 	if got, _, loss := table.Resolve(Question{Name: "bound", Token: &foreign}, start); got != Lost || loss.Cause != CausePodReplaced {

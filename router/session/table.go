@@ -24,7 +24,7 @@ type Loss struct {
 
 type lossRecord struct {
 	Loss
-	until int64
+	name string
 }
 
 type lossEntry struct {
@@ -39,8 +39,9 @@ type Table struct {
 	pod     string
 	sole    bool
 	lives   *index
-	losses  map[string]lossRecord
-	order   []lossEntry // by until
+	lost    map[uint64]lossRecord // by epoch, which no two lives of a pod share: what a token of that life is told, as often as it is shown
+	untold  map[string]uint64     // the epoch of a name's last life, if that was lost and nobody has acknowledged it
+	order   []lossEntry           // by until
 	owners  map[Worker]*Owner
 	highest uint64
 }
@@ -49,7 +50,7 @@ type Table struct {
 func NewTable(pod string, base time.Time) *Table {
 	return &Table{
 		base: base, pod: pod,
-		lives: newIndex(), losses: map[string]lossRecord{}, owners: map[Worker]*Owner{},
+		lives: newIndex(), lost: map[uint64]lossRecord{}, untold: map[string]uint64{}, owners: map[Worker]*Owner{},
 	}
 }
 
@@ -63,7 +64,7 @@ func (t *Table) SetSole(sole bool) { t.sole = sole }
 func (t *Table) Sessions() int { return t.lives.n }
 
 // Losses counts the records of losses that were not acknowledged yet.
-func (t *Table) Losses() int { return len(t.losses) }
+func (t *Table) Losses() int { return len(t.untold) }
 
 // Token of a bound life.
 func (t *Table) Token(l *Life) Token {
@@ -90,9 +91,9 @@ func (t *Table) RemoveOwner(o *Owner) {
 	}
 }
 
-// Start makes a life that waits for a worker. The name must be absent. Any record of an earlier loss is cleared.
+// Start makes a life that waits for a worker. The name must be absent. It acknowledges an earlier loss.
 func (t *Table) Start(name string, again bool) *Life {
-	delete(t.losses, name)
+	delete(t.untold, name)
 	l := &Life{name: name}
 	if again {
 		l.marks |= flagAgain
@@ -136,7 +137,7 @@ func (t *Table) Adopt(name string, o *Owner, epoch uint64, now time.Time) (adopt
 		loser, loserEpoch = l.owner, l.epoch
 		t.End(l)
 	}
-	delete(t.losses, name)
+	delete(t.untold, name)
 	l := &Life{name: name, epoch: epoch, marks: flagHeld | flagOpened}
 	t.lives.put(l)
 	t.attach(l, o, now)
@@ -196,7 +197,8 @@ func (t *Table) Lose(l *Life, cause string, ttl time.Duration, now time.Time) Lo
 	until := t.instant(now.Add(ttl))
 	t.End(l)
 	l.marks |= flagLost
-	t.losses[l.name] = lossRecord{Loss: known, until: until}
+	t.lost[l.epoch] = lossRecord{Loss: known, name: l.name}
+	t.untold[l.name] = l.epoch
 	t.order = append(t.order, lossEntry{l.name, l.epoch, until})
 	for len(t.order) > maxLosses {
 		t.dropOldestLoss()
@@ -239,9 +241,10 @@ func (t *Table) dropOldestLoss() {
 	}
 	e := t.order[0]
 	t.order = t.order[1:]
-	if r, ok := t.losses[e.name]; ok && r.Epoch == e.epoch {
-		delete(t.losses, e.name)
+	if t.untold[e.name] == e.epoch {
+		delete(t.untold, e.name)
 	}
+	delete(t.lost, e.epoch)
 }
 
 func (t *Table) attach(l *Life, o *Owner, now time.Time) {
