@@ -267,7 +267,8 @@ func (l *lifeOfPool) audited() error {
 	return nil
 }
 
-// await looks until the goal is reached and the operator has stopped writing. The fault, when it happens, is answered here.
+// await looks until the goal is reached and the operator has stopped writing: before the look, which takes a while and sees one kind after another,
+// and during it. The fault, when it happens, is answered here.
 func (l *lifeOfPool) await(what string, goal func() error) {
 	l.t.Helper()
 	deadline := time.NewTimer(limit)
@@ -277,12 +278,14 @@ func (l *lifeOfPool) await(what string, goal func() error) {
 	for {
 		l.answerFault()
 		l.harmless()
+		writes, last := l.wire.sent()
+		rested := time.Since(last) >= settled
 		err := goal()
 		if err == nil && !l.restarted.IsZero() {
 			l.recovery, l.restarted = time.Since(l.restarted), time.Time{}
 			l.story.tell("test", "%s, %d ms after the restart", what, l.recovery.Milliseconds())
 		}
-		if _, last := l.wire.sent(); err == nil && time.Since(last) >= settled {
+		if now, _ := l.wire.sent(); err == nil && rested && len(now) == len(writes) {
 			return
 		}
 		select {
