@@ -320,7 +320,7 @@ type FailoverSettings struct {
 // CleanupSettings bounds deletion.
 // +kubebuilder:validation:XValidation:rule="!has(self.timeout) || (duration(self.timeout) >= duration('10s') && duration(self.timeout) <= duration('24h'))",message="cleanup.timeout must be between 10s and 24h"
 type CleanupSettings struct {
-	// timeout, counted from the end of the drain, after which cleanup is forced and a condition says so. Defaults to 5m.
+	// timeout, counted from the end of the pod's grace, after which cleanup is forced and an Event says so. Defaults to 5m.
 	// +kubebuilder:default="5m"
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
