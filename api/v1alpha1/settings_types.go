@@ -18,7 +18,7 @@ type PodSettings struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*$')",message="adapter must be written as module:Class or module:object, for example my_package.my_module:MyAdapter"
 	Adapter string `json:"adapter"`
 
-	// args are given to the adapter, in ctx.args of setup.
+	// args are texts for the adapter: a class is made with them, as positional arguments, and its module finds them in sys.argv[1:].
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=4096
 	// +listType=atomic
