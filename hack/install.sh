@@ -14,6 +14,19 @@ refuse() {
   exit 1
 }
 
+# reachable ends with a next step when there is no cluster to speak with.
+reachable() {
+  local why
+  if ! command -v "$kubectl" >/dev/null; then
+    echo "$1: there is no $kubectl: make cluster-up starts a local cluster; for your own set CLUSTER=current and install kubectl" >&2
+    exit 1
+  fi
+  if ! why=$("$kubectl" --request-timeout=10s get --raw=/version 2>&1 >/dev/null); then
+    echo "$1: the cluster does not answer (make cluster-status): ${why##*$'\n'}" >&2
+    exit 1
+  fi
+}
+
 # The pools and groups of all namespaces, one NAMESPACE/NAME a line.
 pools() {
   "$kubectl" get workerpools.snakepit.dev,workergroups.snakepit.dev --all-namespaces \
@@ -39,6 +52,7 @@ delete_pools() {
 
 case "${1:-}" in
   apply)
+    reachable install
     known=$("$kubectl" -n snakepit-system get deployment snakepit-operator --ignore-not-found -o name 2>/dev/null || true)
     manifests | "$kubectl" apply -f -
     # The image keeps its name while one develops: an operator that runs already takes the new one by a restart.
@@ -46,6 +60,7 @@ case "${1:-}" in
     "$kubectl" -n snakepit-system rollout status deployment/snakepit-operator --timeout=120s
     ;;
   delete)
+    reachable uninstall
     delete_pools
     # While the operator runs: a pool that was made just now ends as well, and no other can follow.
     "$kubectl" delete crd workerpools.snakepit.dev workergroups.snakepit.dev --ignore-not-found --timeout="${limit}s" ||

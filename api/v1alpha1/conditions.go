@@ -53,11 +53,12 @@ const (
 	ReasonScaledToZero = "ScaledToZero"
 	// ReasonRouterReady (RouterReady): the pod is Ready. Cure: none needed.
 	ReasonRouterReady = "RouterReady"
-	// ReasonRouterStarting (RouterReady, Ready, WorkersAvailable): the pod runs; its router waits for the first worker or has not reported.
+	// ReasonRouterStarting (RouterReady, Ready, WorkersAvailable): no group serves yet, or its pod runs and the router waits for the first worker or
+	// has not reported.
 	// Cure: wait; kubectl logs POD -c worker shows how far the first worker is.
 	ReasonRouterStarting = "RouterStarting"
-	// ReasonRouterUnreachable (RouterReady, Ready, WorkersAvailable): the pod was Ready and is not, or is ending; what its router wrote does not
-	// count. Cure: kubectl logs POD -c router.
+	// ReasonRouterUnreachable (RouterReady, Ready, WorkersAvailable): the pod was Ready and is not, or is ending, or its node is not Ready; what its
+	// router wrote does not count. Cure: kubectl logs POD -c router; where the message names a node, repair that, or wait for failover.after.
 	ReasonRouterUnreachable = "RouterUnreachable"
 	// ReasonPodPending (RouterReady, Ready, WorkersAvailable): the pod does not exist yet, or its volumes and containers are being made.
 	// Cure: wait; if it stays, kubectl describe pod POD names a volume whose Secret or ConfigMap is missing.
@@ -132,13 +133,13 @@ const (
 	ReasonRecycleRequestInvalid = "RecycleRequestInvalid"
 	// ReasonTerminating (Ready): the object is being deleted; the message says what is left, since when, and how to force. Cure: wait, or force.
 	ReasonTerminating = "Terminating"
-	// ReasonNameTaken (Ready, Stalled): a Service, account, role or pod of the name belongs to somebody else; it is never touched.
+	// ReasonNameTaken (Ready, RouterReady, WorkersAvailable, Stalled): a Service, account, role or pod of the name belongs to somebody else; it is never touched.
 	// Cure: delete or rename it, or rename the pool.
 	ReasonNameTaken = "NameTaken"
-	// ReasonChildRejected (Ready, Stalled): the API server refused a Service, account, role or group of the pool, or a change of it: quota, policy,
-	// the operator's rights. It is tried again every 10 s. Cure: what the message says.
+	// ReasonChildRejected (Ready, RouterReady, WorkersAvailable, Stalled): the API server refused a Service, account, role or group of the pool, or a
+	// change of one of these or of a pod: quota, policy, the operator's rights. It is tried again every 10 s. Cure: what the message says.
 	ReasonChildRejected = "ChildRejected"
-	// ReasonInvalidSpec (Ready, Stalled): no pod can be made from template; the message has the path. Cure: fix it.
+	// ReasonInvalidSpec (Ready, RouterReady, WorkersAvailable, Stalled): no pod can be made from template; the message has the path. Cure: fix it.
 	ReasonInvalidSpec = "InvalidSpec"
 	// ReasonCleanupBlocked (Ready, Stalled): a pod is left although its own grace has passed; its node may be lost.
 	// Cure: repair the node, wait for cleanup.timeout, or force.

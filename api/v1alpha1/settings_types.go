@@ -18,7 +18,7 @@ type PodSettings struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*$')",message="adapter must be written as module:Class or module:object, for example my_package.my_module:MyAdapter"
 	Adapter string `json:"adapter"`
 
-	// args are given to the adapter, in ctx.args of setup.
+	// args are texts for the adapter: a class is made with them, as positional arguments, and its module finds them in sys.argv[1:].
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=4096
 	// +listType=atomic
@@ -320,7 +320,7 @@ type FailoverSettings struct {
 // CleanupSettings bounds deletion.
 // +kubebuilder:validation:XValidation:rule="!has(self.timeout) || (duration(self.timeout) >= duration('10s') && duration(self.timeout) <= duration('24h'))",message="cleanup.timeout must be between 10s and 24h"
 type CleanupSettings struct {
-	// timeout, counted from the end of the drain, after which cleanup is forced and a condition says so. Defaults to 5m.
+	// timeout, counted from the end of the pod's grace, after which cleanup is forced and an Event says so. Defaults to 5m.
 	// +kubebuilder:default="5m"
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`

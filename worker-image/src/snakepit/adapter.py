@@ -131,7 +131,10 @@ class Adapter:
 
     @classmethod
     def preload(cls) -> None:
-        """Run once, before workers are forked: import libraries and load what all workers share."""
+        """Run once, before workers are forked: import libraries and load what all workers share.
+
+        A worker that is spawned, not forked, runs it for itself.
+        """
 
     def after_fork(self) -> None:
         """Run in each forked worker before setup, on an adapter that was made before the fork."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import socket
 import struct
 import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -341,3 +343,15 @@ def test_long_trailers_do_not_lose_the_error(client: Client, router: Router) -> 
     router.tools["fail"] = fails_with(failure)
     with pytest.raises(api.WorkerDied, match="the worker ended"):
         client.fail()
+
+
+def test_the_error_catalogue_names_the_class_of_every_reason() -> None:
+    page = Path(__file__).parents[3] / "docs/reference/errors.md"
+    rows = [line.split("|") for line in page.read_text().splitlines() if line.startswith("| `")]
+    told = {(reason, cells[3]) for cells in rows for reason in re.findall("`([A-Z_]+)`", cells[1])}
+    assert len(told) > 20
+    classes = errors.BY_REASON | {"ADAPTER_EXCEPTION": api.RemoteError}
+    assert [
+        reason for reason, cell in told if f"`{classes.get(reason, errors.SnakepitError).__name__}`" not in cell
+    ] == []
+    assert classes.keys() - {reason for reason, _ in told} == {"DEADLINE_PASSED"}  # the client's own

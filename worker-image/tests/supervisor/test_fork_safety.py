@@ -179,7 +179,7 @@ def test_threads_of_numeric_libraries(folder: Path, method: StartMethod) -> None
         cpus = cgroup.cpu_limit(cgroup.own("cpu")) or len(os.sched_getaffinity(0))
         assert found["omp"] == "7", "what the user chose stays"
         assert found["mkl"] == str(max(1, int(cpus))), "the only worker may use all CPUs"
-        assert found["preloaded"] == ("1" if method == StartMethod.FORK else "")
+        assert found["preloaded"] == ("1" if method == StartMethod.FORK else "7"), "a spawned worker preloads by itself"
         assert found["ours"] == []
     finally:
         container.close()

@@ -199,7 +199,7 @@ class SessionLost(SessionError):
 
     @property
     def cause(self) -> str:
-        """Why it was lost, such as WORKER_DIED."""
+        """Why it was lost, such as WORKER_GONE."""
         return self.details.get("cause", "")
 
     @property

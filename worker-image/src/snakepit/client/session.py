@@ -141,7 +141,7 @@ class Session(Caller):
 
     @property
     def state(self) -> str:
-        """What the last answer said: new, bound, rebound or restored."""
+        """What the last answer said: new, bound or rebound."""
         return self._life.state
 
     @property

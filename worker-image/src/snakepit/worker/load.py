@@ -30,3 +30,10 @@ def load(spec: str) -> Any:
             known = ", ".join(sorted(n for n in vars(target) if not n.startswith("_"))[:10]) or "nothing"
             raise AttributeError(f"adapter {spec}: {module_name} has no {path}; it has {known}") from None
     return target
+
+
+def preload(target: Any) -> None:
+    """Run the adapter's preload, if it has one."""
+    hook = getattr(target, "preload", None)
+    if callable(hook):
+        hook()

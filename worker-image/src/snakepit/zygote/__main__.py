@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from snakepit import logs
 from snakepit.worker import failure, process
-from snakepit.worker.load import load
+from snakepit.worker.load import load, preload
 from snakepit.worker.tools import check_declarations, remember
 from snakepit.zygote import fresh, linux, threads
 from snakepit.zygote.channel import MAX_PACKET
@@ -36,9 +36,7 @@ def prepare(spec: str) -> Any:
     """Import the adapter, check what it declares, and run its preload."""
     target = load(spec)
     check_declarations(target)
-    preload = getattr(target, "preload", None)
-    if callable(preload):
-        preload()
+    preload(target)
     remember(target)
     # What every worker needs in any case is loaded once, here.
     for name in ("snakepit.worker.execution", "asyncio", "traceback", "linecache"):

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from snakepit.worker.load import load
+from snakepit.worker.load import load, preload
 from snakepit.zygote import fresh, linux, threads
 from snakepit.zygote.keeper import Ends, keep
 from snakepit.zygote.start import be_worker, read_job
@@ -25,7 +25,10 @@ def main(arguments: list[str]) -> None:
     sys.argv = [job.adapter, *job.arguments]
 
     def import_adapter() -> Any:
-        return load(job.adapter)
+        target = load(job.adapter)
+        # Nobody else has: what the adapter keeps in its class is there however its workers are started.
+        preload(target)
+        return target
 
     keep(ends, linux.child_exits(), lambda mine: be_worker(mine, import_adapter))
 
