@@ -14,6 +14,8 @@ const (
 	GenerateName = false
 	// LateFinalizer makes a pool's children before its finalizer.
 	LateFinalizer = false
+	// NoFence lets a leader write whose lease has run out.
+	NoFence = false
 	// RechosenVictims chooses on each look which group is to end, whatever was marked before.
 	RechosenVictims = false
 	// StateInMemory keeps what an operator knows of its groups in Memory alone.

@@ -15,6 +15,7 @@ var (
 	DeleteByName    = is("delete_by_name")
 	GenerateName    = is("generate_name")
 	LateFinalizer   = is("late_finalizer")
+	NoFence         = is("no_fence")
 	RechosenVictims = is("rechosen_victims")
 	StateInMemory   = is("state_in_memory")
 	StatusFromOld   = is("status_from_old")
