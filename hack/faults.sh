@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Crash at every write (R1): a pool's life must survive a fault at each of its writes, and each seeded bug must be caught.
+# Crash at every write (R1): a pool's life must survive a fault at each of its writes; the leader (R7) and the world (R2 to R14); and each seeded bug
+# must be caught.
 #   FAULTS=sample (default)  one fault at each write's position, chosen by FAULTS_SEED (default 1)
 #   FAULTS=all               every fault at every position
 # KUBEBUILDER_ASSETS names the folder with etcd and kube-apiserver (make faults sets it). Figures are added to out/figures.jsonl.
@@ -24,33 +25,50 @@ FIGURES="$PWD/out/figures.jsonl" go test -race -v -count=1 -timeout 30m -paralle
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
-# caught wants the suite to fail with a seeded bug, for the bug's own reason: one that fails because it does not build has caught nothing.
-# Its points are given by name, so that one golden life is enough.
-caught() { # bug, points that must catch it, what they must say
-  local status=0 stories log="$logs/$1"
-  FAULTS='' go test -v -count=1 -timeout 10m -parallel "$points" -tags "seeded_$1" -run "^TestCrashAtEveryWrite\$/$2" ./test/faults >"$log" 2>&1 || status=$?
-  stories=$(grep -E '^R1: failed: .*'"$3" "$log") || true
-  if [ "$status" = 0 ] || [ -z "$stories" ]; then
+# caught wants a suite to fail with a seeded bug, for the bug's own reason: one that fails because it does not build has caught nothing.
+caught() { # bug, package, tests that must catch it, lines that they must say
+  local status=0 said log="$logs/$1"
+  # In the environment, because suites build the operator as a program, too. A run that fails on purpose is no figure.
+  FIGURES='' FAULTS='' GOFLAGS="$(go env GOFLAGS) -tags=seeded -ldflags=-X=github.com/snakepit-k8s/snakepit/controllers/seeded.bug=$1" \
+    go test -v -count=1 -timeout 10m -parallel "$points" -run "$3" "$2" >"$log" 2>&1 || status=$?
+  said=$(grep -E "$4" "$log") || true
+  if [ "$status" = 0 ] || [ -z "$said" ]; then
     grep -vE '^=== ' "$log" | tail -40 >&2
     echo "faults: the seeded bug $1 was NOT caught" >&2
     return 1
   fi
-  # One printf: others of these write at the same time.
-  printf 'faults: the seeded bug %s was caught by %s of the points %s; the shortest story:\nfaults:   %s\n' "$1" "$(wc -l <<<"$stories")" "$2" \
-    "$(sed -E 's/^R1: failed: (.*after ([0-9]+) lines of story.*)/\2 \1/' <<<"$stories" | sort -n | sed -n '1s/^[0-9]* //p')"
+  # One printf: others of these write at the same time. Of many stories the shortest.
+  printf 'faults: the seeded bug %s was caught by %s of %s:\nfaults:   %s\n' "$1" "$(wc -l <<<"$said")" "$3" \
+    "$(sed -E 's/^R1: failed: (.*after ([0-9]+) lines of story.*)/\2 \1/' <<<"$said" | sort -n | sed -nE '1s/^( +|[0-9]+ )//p')"
+}
+
+# without_bug wants the same points to pass: what fails anyway has caught nothing either.
+without_bug() { # points
+  local log="$logs/none"
+  if ! FIGURES='' FAULTS='' go test -v -count=1 -timeout 10m -parallel "$points" -run "$1" ./test/faults >"$log" 2>&1; then
+    grep -vE '^=== ' "$log" | tail -40 >&2
+    echo "faults: points that must catch a seeded bug fail without it" >&2
+    return 1
+  fi
+  echo "faults: without a bug the same points pass"
 }
 
 # Each is mostly waiting, too.
-at_a_time=4
-running=() missed=0
+at_a_time=5
+running=() missed=0 all_points=""
 await() {
   for pid in "${running[@]}"; do wait "$pid" || missed=$((missed + 1)); done
   running=()
 }
-seed() {
-  caught "$@" &
+begin() {
+  "$@" &
   running+=("$!")
   if [ "${#running[@]}" -ge "$at_a_time" ]; then await; fi
+}
+# Points are given by name, so that one golden life is enough.
+seed() { # bug, points that must catch it, what they must say
+  all_points+="${all_points:+|}^TestCrashAtEveryWrite\$/$2"
+  begin caught "$1" ./test/faults "^TestCrashAtEveryWrite\$/$2" "^R1: failed: .*$3"
 }
 seed late_finalizer 'growth/.*POST-roles,after,userDeletes' 'was there when its owner'
 seed generate_name 'growth/.*POST-pods,late,restart' 'lived at the same time'
@@ -61,5 +79,8 @@ seed delete_by_name 'growth/.*DELETE-services,held,userReplaces' 'which the user
 seed apply_without_uid 'growth/.*PATCH-workergroups,held,userReplaces' 'which the user made, was taken over'
 seed status_from_old 'replacement/k=1,PATCH-workerpools,before,restart' 'is carried out, and it was not'
 seed rechosen_victims 'replacement/.*PATCH-workergroups,after,userReverts' 'was marked to drain, and the mark was taken away'
+# Preconditions and names keep the invariants without the fence, too, in most rounds; so what the fence itself promises is counted.
+begin caught no_fence ./test/leader '^TestStopped$' '_test\.go:[0-9]+: the stopped leader sent [0-9]+ writes when its lease had run out'
+begin without_bug "$all_points"
 await
 [ "$missed" = 0 ]

@@ -1,7 +1,7 @@
 // Package fence keeps a leader whose lease has run out from writing.
 //
 // A process that was stopped for a while, or whose machine was, wakes up in the belief that it leads and with an old picture of the cluster;
-// its library notices only when the next renewal fails. Until then the fence holds its writes back, by the process's own clock. What it had
+// its library notices only when the next renewal fails. Until then the fence holds its writes back, by the machine's own clocks. What it had
 // sent before is harmless by preconditions and deterministic names; the fence elects nobody.
 package fence
 
@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"k8s.io/utils/clock"
+
+	"github.com/snakepit-k8s/snakepit/controllers/seeded"
 )
 
 // ErrExpired says that a write was held back.
@@ -22,7 +24,7 @@ var ErrExpired = errors.New("the lease of this operator has run out: it writes n
 type Fence struct {
 	duration time.Duration
 	clock    clock.PassiveClock
-	until    atomic.Pointer[time.Time] // nil before the first lease
+	renewed  atomic.Pointer[time.Time] // when the lease was asked for that was got last; nil before the first
 }
 
 // New returns a fence that is shut; duration is the lease's.
@@ -38,18 +40,25 @@ func (f *Fence) Wrap(next http.RoundTripper) http.RoundTripper {
 			return next.RoundTrip(r)
 		case strings.HasPrefix(r.URL.Path, "/apis/coordination.k8s.io/"):
 			// Counted from before it is sent: others wait from when they see it, which is later.
-			until := f.clock.Now().Add(f.duration)
+			asked := f.clock.Now()
 			response, err := next.RoundTrip(r)
 			if err == nil && response.StatusCode < http.StatusMultipleChoices {
-				f.until.Store(&until)
+				f.renewed.Store(&asked)
 			}
 			return response, err
 		}
-		if until := f.until.Load(); until == nil || !f.clock.Now().Before(*until) {
+		if f.expired() && !seeded.NoFence {
 			return nil, ErrExpired
 		}
 		return next.RoundTrip(r)
 	})
+}
+
+// expired says whether the lease has run out by either of the machine's clocks: the monotonic one, for which a machine's sleep is no time, or that of
+// the day, which may be set back. One that is set ahead shuts the fence until the next renewal.
+func (f *Fence) expired() bool {
+	renewed := f.renewed.Load()
+	return renewed == nil || f.clock.Since(*renewed) >= f.duration || f.clock.Now().Round(0).Sub(renewed.Round(0)) >= f.duration
 }
 
 // asks says whether a request only asks who somebody is and what he may: whoever does not lead has its metrics read, too.

@@ -1,4 +1,5 @@
-// Package seeded holds known bugs that the fault suites must catch: each is off, and on only in a test binary built with its tag.
+// Package seeded holds known bugs that the fault suites must catch. Each is off (off.go), and one is on only in a program that is built with the
+// tag seeded and the bug's name (on.go); a name that is unknown, or none, ends such a program as it starts.
 //
 // It proves that the suites can fail. Nothing else belongs here.
 package seeded

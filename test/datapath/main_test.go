@@ -14,11 +14,11 @@ import (
 	"github.com/snakepit-k8s/snakepit/test/fixture"
 )
 
-// routerTags are build tags for the router under test: a seeded bug that the suite must catch.
-var routerTags = os.Getenv("ROUTER_TAGS")
+// routerBug is a bug for the router that the suite must catch: one of router/seeded.
+var routerBug = os.Getenv("ROUTER_SEEDED_BUG")
 
-// seededBug is a bug for the workers that the suite must catch: one of worker-image/tests/seeded.
-var seededBug = os.Getenv("DATAPATH_SEEDED_BUG")
+// workerBug is a bug for the workers that the suite must catch: one of worker-image/tests/seeded.
+var workerBug = os.Getenv("WORKER_SEEDED_BUG")
 
 // seed of every random choice; DATAPATH_SEED replays a run.
 var seed = func() uint64 {
@@ -68,7 +68,10 @@ func python() string { return filepath.Join(fixture.Root(), ".venv/bin/python") 
 // routerBinary is built once for all tests.
 var routerBinary = sync.OnceValues(func() (string, error) {
 	binary := filepath.Join(binaries, "router")
-	build := exec.Command("go", "build", "-tags", routerTags, "-o", binary, "./router")
+	build := exec.Command("go", "build", "-o", binary, "./router")
+	if routerBug != "" {
+		build = exec.Command("go", "build", "-tags=seeded", "-ldflags=-X=github.com/snakepit-k8s/snakepit/router/seeded.bug="+routerBug, "-o", binary, "./router")
+	}
 	build.Dir = fixture.Root()
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the router: %w\n%s", err, out)

@@ -113,11 +113,11 @@ func (s *stage) startRouter() {
 func (s *stage) startSupervisor() {
 	s.t.Helper()
 	path := filepath.Join(fixture.Root(), "worker-image/src") + ":" + filepath.Join(fixture.Root(), "test/datapath/adapter")
-	if seededBug != "" {
+	if workerBug != "" {
 		path = filepath.Join(fixture.Root(), "worker-image/tests/seeded") + ":" + path
 	}
 	env := append([]string{
-		"PYTHONPATH=" + path, "SNAKEPIT_SEEDED_BUG=" + seededBug, "SNAKEPIT_BRIDGE=" + s.socket(),
+		"PYTHONPATH=" + path, "SNAKEPIT_SEEDED_BUG=" + workerBug, "SNAKEPIT_BRIDGE=" + s.socket(),
 		"SNAKEPIT_POD_UID=local", "SNAKEPIT_POD_NAME=local", "SNAKEPIT_DRAIN_TIMEOUT=4", "SNAKEPIT_ORPHAN_TIMEOUT=10", "JOURNAL=" + s.journal(),
 	}, s.env...)
 	s.supervisor = s.start(python(), []string{"-m", "snakepit.supervisor", adapter}, env...)
