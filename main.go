@@ -73,7 +73,7 @@ func run(o options) error {
 	}); err != nil {
 		return err
 	}
-	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("rights", held.Ready)); err != nil {
+	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("caches", filled(mgr.GetCache())), mgr.AddReadyzCheck("rights", held.Ready)); err != nil {
 		return err
 	}
 	mgr.GetLogger().Info("starting", "version", version, "routerImage", o.routerImage)
