@@ -41,6 +41,8 @@ type cost struct {
 	created, changed, removed usage
 	atRest, restarted         usage
 	perThousand               float64 // bytes of heap for 1,000 pools with a pod each
+	// served is the CPU time of kube-apiserver in the three steps, for everybody: operator, users, kubelets and routers.
+	served time.Duration
 }
 
 // TestR15 makes pools, changes them, leaves them alone, restarts the operator beside them and deletes them.
@@ -118,9 +120,11 @@ func measure(t *testing.T, n int) cost {
 	step := func(what string, act func(i int) error, want int) (time.Duration, usage) {
 		before, began := op.used(t), time.Now()
 		defer c.tell(t, what, began)()
+		serving := served(t)
 		c.all(t, act)
 		took := c.await(t, what, began, want)
 		settle(t, op)
+		result.served += served(t) - serving
 		return took, op.used(t).minus(before)
 	}
 	result.create, result.created = step("Ready", func(i int) error {
@@ -254,6 +258,16 @@ func ready(pool *v1alpha1.WorkerPool) bool {
 	c := meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady)
 	return c != nil && c.Status == "True" && c.ObservedGeneration == pool.Generation &&
 		meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReconciling) == nil
+}
+
+// served is what kube-apiserver has used so far.
+func served(t *testing.T) time.Duration {
+	t.Helper()
+	used, err := server.CPU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return used
 }
 
 // settle waits until the operator has stopped writing.
