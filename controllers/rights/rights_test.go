@@ -1,9 +1,7 @@
 package rights
 
 import (
-	"bytes"
 	"encoding/json"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -82,76 +80,92 @@ func (s *server) set(edit func()) {
 	edit()
 }
 
+// subject is a client under watch, and what is told of it.
+type subject struct {
+	t        *testing.T
+	server   *server
+	client   *http.Client
+	watch    *Watch
+	registry *prometheus.Registry
+	said     strings.Builder
+}
+
+func newSubject(t *testing.T) *subject {
+	t.Helper()
+	s := &subject{t: t, server: newServer(t), registry: prometheus.NewRegistry()}
+	config := &rest.Config{Host: s.server.URL, ContentConfig: rest.ContentConfig{ContentType: "application/json"}}
+	log := funcr.New(func(_, text string) { s.said.WriteString(text + "\n") }, funcr.Options{})
+	var err error
+	if s.watch, err = Over(config, log, NewMetric(s.registry)); err != nil {
+		t.Fatal(err)
+	}
+	if s.client, err = rest.HTTPClientFor(config); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// refused sends a request; the server refuses all.
+func (s *subject) refused(method, path string) {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), method, s.server.URL+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	answer, err := s.client.Do(r)
+	if err != nil || answer.StatusCode != http.StatusForbidden {
+		s.t.Fatal(answer, err)
+	}
+	_ = answer.Body.Close() // nothing is in it
+}
+
+// expect looks, and compares what was told so far: lines of the log, lines of the metric, and readiness.
+func (s *subject) expect(what string, lines, metrics int, ready bool) {
+	s.t.Helper()
+	s.watch.look(s.t.Context())
+	m, err := testutil.GatherAndCount(s.registry)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	l, r := strings.Count(s.said.String(), "\n"), s.watch.Ready(nil)
+	if l != lines || m != metrics || (r == nil) != ready {
+		s.t.Errorf("%s: %d lines, %d metrics, ready: %v; want %d, %d, %v. Said:\n%s", what, l, m, r, lines, metrics, ready, s.said.String())
+	}
+}
+
 // A right that is missing is told once, by log, metric and readiness, until the API server says that it is there.
 func TestMissing(t *testing.T) {
-	s, registry, said := newServer(t), prometheus.NewRegistry(), &bytes.Buffer{}
-	config := &rest.Config{Host: s.URL, ContentConfig: rest.ContentConfig{ContentType: "application/json"}}
-	log := funcr.New(func(_, text string) { said.WriteString(text + "\n") }, funcr.Options{})
-	w, err := Over(config, log, NewMetric(registry))
-	if err != nil {
-		t.Fatal(err)
+	s := newSubject(t)
+	s.expect("at rest", 0, 0, true)
+	if s.server.reviews != 0 {
+		t.Errorf("%d questions at rest", s.server.reviews)
 	}
-	client, err := rest.HTTPClientFor(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	refused := func(method, path string) {
-		t.Helper()
-		r, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		answer, err := client.Do(r)
-		if err != nil || answer.StatusCode != http.StatusForbidden {
-			t.Fatal(answer, err)
-		}
-		_, _ = io.Copy(io.Discard, answer.Body)
-		_ = answer.Body.Close()
-	}
-	state := func() (lines, metrics int, ready error) {
-		w.look(t.Context())
-		n, err := testutil.GatherAndCount(registry)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.Count(said.String(), "\n"), n, w.Ready(nil)
-	}
-	expect := func(what string, lines, metrics int, ready bool) {
-		t.Helper()
-		if l, m, r := state(); l != lines || m != metrics || (r == nil) != ready {
-			t.Errorf("%s: %d lines, %d metrics, ready: %v; want %d, %d, %v. Said:\n%s", what, l, m, r, lines, metrics, ready, said)
-		}
-	}
-	expect("at rest", 0, 0, true)
-	if s.reviews != 0 {
-		t.Errorf("%d questions at rest", s.reviews)
-	}
-	s.set(func() { s.holds["create pods"] = true })
-	refused("POST", "/api/v1/namespaces/ns/pods")
-	expect("a quota", 0, 0, true)
+	s.server.set(func() { s.server.holds["create pods"] = true })
+	s.refused("POST", "/api/v1/namespaces/ns/pods")
+	s.expect("a quota", 0, 0, true)
 	const status = "/apis/snakepit.dev/v1alpha1/namespaces/ns/workerpools/p/status"
-	refused("PATCH", status)
-	refused("POST", "/apis/events.k8s.io/v1/namespaces/ns/events")
-	expect("two rights are missing", 1, 2, false)
+	s.refused("PATCH", status)
+	s.refused("POST", "/apis/events.k8s.io/v1/namespaces/ns/events")
+	s.expect("two rights are missing", 1, 2, false)
 	for _, word := range []string{"patch workerpools.snakepit.dev/status", "create events.events.k8s.io", "kubectl apply"} {
-		if !strings.Contains(said.String(), word) {
-			t.Errorf("%q was not said: %s", word, said)
+		if !strings.Contains(s.said.String(), word) {
+			t.Errorf("%q was not said: %s", word, s.said.String())
 		}
 	}
-	refused("PATCH", status)
-	expect("again", 1, 2, false)
-	s.set(func() { s.down, s.holds["create events.events.k8s.io"] = true, true })
-	expect("no answer is no news", 1, 2, false)
-	s.set(func() { s.down = false })
-	expect("one is back, though nothing was told since", 1, 1, false)
-	if err := w.Ready(nil); err == nil || !strings.HasSuffix(err.Error(), "may not patch workerpools.snakepit.dev/status") {
+	s.refused("PATCH", status)
+	s.expect("again", 1, 2, false)
+	s.server.set(func() { s.server.down, s.server.holds["create events.events.k8s.io"] = true, true })
+	s.expect("no answer is no news", 1, 2, false)
+	s.server.set(func() { s.server.down = false })
+	s.expect("one is back, though nothing was told since", 1, 1, false)
+	if err := s.watch.Ready(nil); err == nil || !strings.HasSuffix(err.Error(), "may not patch workerpools.snakepit.dev/status") {
 		t.Errorf("readiness says %v", err)
 	}
-	s.set(func() { s.holds["patch workerpools.snakepit.dev/status"] = true })
-	expect("all are back", 2, 0, true)
-	asked := s.reviews
-	expect("at rest again", 2, 0, true)
-	if s.reviews != asked {
+	s.server.set(func() { s.server.holds["patch workerpools.snakepit.dev/status"] = true })
+	s.expect("all are back", 2, 0, true)
+	asked := s.server.reviews
+	s.expect("at rest again", 2, 0, true)
+	if s.server.reviews != asked {
 		t.Error("it asks on at rest")
 	}
 }
