@@ -117,12 +117,15 @@ func (a *accused) lacks(want ...string) error {
 			return err
 		}
 		ready := a.watch.Ready(nil)
-		if (len(want) == 0) != (ready == nil) || (len(want) == 0 && len(got) > 0) {
-			return fmt.Errorf("missing: %v; readiness: %v", got, ready)
+		if len(want) > 0 && ready == nil {
+			return fmt.Errorf("it is Ready; missing: %v", got)
+		}
+		if len(want) == 0 && (ready != nil || len(got) > 0) {
+			return fmt.Errorf("missing: %v; readiness: %w", got, ready)
 		}
 		for _, right := range want {
 			if !slices.Contains(got, right) || !strings.Contains(ready.Error(), right) {
-				return fmt.Errorf("%s is not among the missing: %v; readiness: %v", right, got, ready)
+				return fmt.Errorf("%s is not among the missing: %v; readiness: %w", right, got, ready)
 			}
 		}
 		return nil
