@@ -161,7 +161,7 @@ faults: ## Crash at every write (R1), on a real API server; FAULTS=all for every
 
 .PHONY: scale
 scale: ## What many pools cost the operator (R15); SCALE=100,200,500,1000
-	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" FIGURES="$$PWD/out/figures.jsonl" go test -v -count=1 -timeout 60m ./test/scale | { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
+	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" FIGURES="$$PWD/out/figures.jsonl" go test -v -count=1 -timeout 60m ./test/scale | { grep --line-buffered -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
 
 .PHONY: datapath-faults
 datapath-faults: $(VENV_READY) ## Faults on the whole data path: router, supervisor, workers, callers (S, F2); DATAPATH_SEED=n; FAULTS=all for the long forms of S4 and S12 (11 min more)

@@ -13,6 +13,7 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/snakepit-k8s/snakepit/controllers"
+	"github.com/snakepit-k8s/snakepit/controllers/rights"
 	"github.com/snakepit-k8s/snakepit/controllers/sweep"
 )
 
@@ -59,6 +60,10 @@ func run(o options) error {
 	if err != nil {
 		return fmt.Errorf("no API server to talk to (in a pod, or with --kubeconfig): %w", err)
 	}
+	held, err := rights.Over(config, ctrl.Log.WithName("rights"), rights.NewMetric(ctrlmetrics.Registry))
+	if err != nil {
+		return err
+	}
 	mgr, err := newManager(config, o)
 	if err != nil {
 		return err
@@ -68,9 +73,12 @@ func run(o options) error {
 	}); err != nil {
 		return err
 	}
-	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {
+	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("caches", filled(mgr.GetCache())), mgr.AddReadyzCheck("rights", held.Ready)); err != nil {
 		return err
 	}
 	mgr.GetLogger().Info("starting", "version", version, "routerImage", o.routerImage)
-	return mgr.Start(ctrl.SetupSignalHandler())
+	ctx := ctrl.SetupSignalHandler()
+	// The manager would start it when the caches are filled, and without rights they never are.
+	go held.Run(ctx)
+	return mgr.Start(ctx)
 }

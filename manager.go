@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"net/http"
 	"strings"
 	"time"
 
@@ -13,6 +16,7 @@ import (
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
@@ -31,6 +35,22 @@ func logJSON() error {
 		klog.SetLogger(zapr.NewLogger(log).WithName("client-go"))
 	}
 	return err
+}
+
+// probePatience is shorter than the kubelet's for one probe.
+const probePatience = 500 * time.Millisecond
+
+// filled is a check for /readyz: who could not read yet what he acts on, perhaps because he may not, is not Ready. Else a rolling update would
+// end the old operator before the new one's first refusal is known.
+func filled(all cache.Cache) healthz.Checker {
+	return func(r *http.Request) error {
+		ctx, cancel := context.WithTimeout(r.Context(), probePatience)
+		defer cancel()
+		if !all.WaitForCacheSync(ctx) {
+			return errors.New("the caches are not filled")
+		}
+		return nil
+	}
 }
 
 // newManager is the connection to the API server, with what all controllers share: cache, lease, metrics.

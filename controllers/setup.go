@@ -13,11 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/selection"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
 	"github.com/snakepit-k8s/snakepit/controllers/catchup"
@@ -52,6 +54,18 @@ type Options struct {
 	Metrics prometheus.Registerer
 	// SkipNameValidation lets tests run several managers in one process.
 	SkipNameValidation bool
+}
+
+const (
+	// firstRetry is the wait after the first failure of one object; it doubles with each.
+	firstRetry = 5 * time.Millisecond
+	// longestRetry bounds it: rights, or an API server, that come back after hours are noticed within this time. The library's bound is 17 minutes.
+	longestRetry = 30 * time.Second
+)
+
+// retries is one controller's; it keeps a count of failures for each object.
+func retries() workqueue.TypedRateLimiter[reconcile.Request] {
+	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, longestRetry)
 }
 
 // NewScheme knows every type that the operator reads or writes.
@@ -99,18 +113,20 @@ func Setup(mgr ctrl.Manager, options Options) error {
 	newWriter := func() *writer.Writer {
 		return &writer.Writer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Ledger: catchup.NewLedger(options.Clock)}
 	}
-	settings := controller.Options{MaxConcurrentReconciles: options.Concurrency, SkipNameValidation: &options.SkipNameValidation}
+	settings := func() controller.Options {
+		return controller.Options{MaxConcurrentReconciles: options.Concurrency, SkipNameValidation: &options.SkipNameValidation, RateLimiter: retries()}
+	}
 	pools := &workerpool.Reconciler{Writer: newWriter(), Events: recorder, Clock: options.Clock, Metrics: counted, WatchNodes: options.WatchNodes}
 	if options.WatchNodes {
 		if err := nodes.Index(context.Background(), mgr.GetFieldIndexer()); err != nil {
 			return err
 		}
 	}
-	if err := pools.SetupWithManager(mgr, settings); err != nil {
+	if err := pools.SetupWithManager(mgr, settings()); err != nil {
 		return err
 	}
 	groups := &workergroup.Reconciler{Writer: newWriter(), Events: recorder, Clock: options.Clock, RouterImage: options.RouterImage, Metrics: counted}
-	if err := groups.SetupWithManager(mgr, settings); err != nil {
+	if err := groups.SetupWithManager(mgr, settings()); err != nil {
 		return err
 	}
 	return mgr.Add(&sweep.Sweeper{Writer: newWriter(), Log: mgr.GetLogger().WithName("sweep"), Clock: clock.RealClock{}, Interval: options.SweepInterval, Metrics: counted, WatchNodes: options.WatchNodes})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -85,6 +86,20 @@ func TestRefusedRequests(t *testing.T) {
 	}
 	// Its role was not there, which the stories of uninstalling do.
 	wantFaults(t, compare(operator, append(slices.Clone(all), request{user: operatorUser, right: pods, forbidden: true})))
+}
+
+// A question about one's own rights needs none of ours; any other request of the operator is read.
+func TestQuestionsAboutOneself(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "audit.log")
+	line := `{"verb":"create","user":{"username":"` + operatorUser + `"},"objectRef":{"resource":"%s","apiGroup":"authorization.k8s.io"}}` + "\n"
+	text := fmt.Sprintf(line, "selfsubjectaccessreviews") + fmt.Sprintf(line, "subjectaccessreviews")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all, err := readLog(file)
+	if err != nil || len(all) != 1 || all[0].right.resource != "subjectaccessreviews" {
+		t.Errorf("read %v, %v", all, err)
+	}
 }
 
 func TestLogThatProvesNothing(t *testing.T) {

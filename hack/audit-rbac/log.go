@@ -46,7 +46,11 @@ type event struct {
 	Annotations map[string]string `json:"annotations"`
 }
 
-// readLog gives the requests for resources by operator and routers. Requests for discovery and /version need no right of ours.
+// everybodys is what any account may ask about itself; the operator does after a 403, to tell a quota from a missing right.
+const everybodys = "selfsubjectaccessreviews"
+
+// readLog gives the requests for resources by operator and routers. Requests for discovery, for /version and about one's own rights need no right
+// of ours.
 func readLog(path string) ([]request, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -63,7 +67,7 @@ func readLog(path string) ([]request, error) {
 		}
 		// A watch that goes on has only the event of its start.
 		ours := isOperator(e.User.Username) || isRouter(e.User.Username)
-		if e.ObjectRef == nil || !ours {
+		if e.ObjectRef == nil || !ours || e.ObjectRef.Resource == everybodys {
 			continue
 		}
 		resource := e.ObjectRef.Resource

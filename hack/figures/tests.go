@@ -18,7 +18,7 @@ var operatorTests = []test{
 	{"R9", "nothing, after converging", "no write"},
 	{"R10", "every property of the schema at and beyond its bounds", "refused with a message, or reached and back"},
 	{"R11", "bad image, quota, import error, crash loop …, then repaired", "a condition says why; no churn; heals"},
-	{"R12", "rights taken, quota 0", "a condition says so; heals on return"},
+	{"R12", "rights taken, quota 0", "a condition says so, and where none may be written log, metric and readiness; heals on return"},
 	{"R13", "an earlier operator's pools under a new operator", "no pod restarted without need"},
 	{"R14", "random user actions and faults", "model = cluster at each quiet point"},
 	{"R15", "100, 500, 1,000 pools", "converges, then quiet"},

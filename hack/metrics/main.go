@@ -14,6 +14,7 @@ import (
 
 	_ "github.com/snakepit-k8s/snakepit/controllers" // what controller-runtime and client-go register
 	"github.com/snakepit-k8s/snakepit/controllers/metrics"
+	"github.com/snakepit-k8s/snakepit/controllers/rights"
 	"github.com/snakepit-k8s/snakepit/router/upstream"
 )
 
@@ -101,6 +102,7 @@ func kind(name string, from prometheus.Collector) string {
 func write() (string, error) {
 	var operator, router recorder
 	metrics.New(&operator)
+	rights.NewMetric(&operator)
 	upstream.NewMetrics(&router)
 	new(upstream.Pool).Register(&router)
 	libraries, err := fromLibraries()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -56,8 +57,58 @@ func TestMetricsAccess(t *testing.T) {
 	}
 }
 
+// The operator's program without any right: it is not Ready, its log says what to do, and nobody can scrape it. It is Ready when it has its role.
+func TestReadinessWithoutRights(t *testing.T) {
+	s := beginAlone(t)
+	s.system()
+	metrics, probes := s.freeAddress(), s.freeAddress()
+	account := s.account("penniless")
+	program := s.program(s.token(account), "--metrics-bind-address="+metrics, "--health-probe-bind-address="+probes)
+	readyz := func(want int) {
+		t.Helper()
+		fixture.Eventually(t, limit, fmt.Sprintf("/readyz answers %d", want), func() error {
+			code, body, err := ask(s.ctx, "http://"+probes+"/readyz", "")
+			if err == nil && code != want {
+				err = fmt.Errorf("answer %d: %s", code, body)
+			}
+			return err
+		})
+	}
+	// Not for a moment, either: a rolling update would go on.
+	fixture.Eventually(t, limit, "its log says what it lacks", func() error {
+		code, _, err := ask(s.ctx, "http://"+probes+"/readyz", "")
+		if err == nil && code == http.StatusOK {
+			t.Fatal("it is Ready without rights")
+		}
+		text, err := os.ReadFile(program.Log)
+		for _, part := range []string{"lacks rights", "list workergroups.snakepit.dev", "kubectl apply -f dist/install.yaml"} {
+			if err == nil && !strings.Contains(string(text), part) {
+				err = fmt.Errorf("it does not say %q:\n%s", part, text)
+			}
+		}
+		return err
+	})
+	readyz(http.StatusInternalServerError)
+	code, _, err := ask(s.ctx, "https://"+metrics+"/metrics", s.token(account))
+	if err != nil || code != http.StatusInternalServerError {
+		t.Errorf("metrics are answered %d (%v), want 500", code, err)
+	}
+	s.bind(account, "snakepit-operator")
+	readyz(http.StatusOK)
+}
+
 // installed starts the operator's program with the account and rights of dist/install.yaml, and gives the address of its metrics.
 func (s *scene) installed() string {
+	s.t.Helper()
+	s.system()
+	operator := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "snakepit-system", Name: "snakepit-operator"}}
+	address := s.freeAddress()
+	s.program(s.token(operator), "--metrics-bind-address="+address)
+	return "https://" + address + "/metrics"
+}
+
+// system makes the accounts and rights of dist/install.yaml.
+func (s *scene) system() {
 	s.t.Helper()
 	s.must(ensureSystem(s.ctx))
 	for _, obj := range distObjects(s.t, filepath.Join(fixture.Root(), "dist", "install.yaml")) {
@@ -69,17 +120,21 @@ func (s *scene) installed() string {
 			}
 		}
 	}
-	operator := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "snakepit-system", Name: "snakepit-operator"}}
-	return s.metricsOf(s.token(operator))
 }
 
 // mayScrape gives an account the right that the how-to guide says a scraper needs.
 func (s *scene) mayScrape(reader *corev1.ServiceAccount) {
 	s.t.Helper()
+	s.bind(reader, "snakepit-metrics-reader")
+}
+
+// bind gives an account of the scene's a ClusterRole, until the test ends.
+func (s *scene) bind(account *corev1.ServiceAccount, role string) {
+	s.t.Helper()
 	binding := &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: s.namespace},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "snakepit-metrics-reader"},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: s.namespace, Name: reader.Name}},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: s.namespace, Name: account.Name}},
 	}
 	s.must(server.Client.Create(s.ctx, binding))
 	s.t.Cleanup(func() {
@@ -103,8 +158,8 @@ func (s *scene) token(account *corev1.ServiceAccount) string {
 	return request.Status.Token
 }
 
-// metricsOf starts the operator's program with a token, and gives the address of its metrics.
-func (s *scene) metricsOf(token string) string {
+// program starts the operator's program with a token.
+func (s *scene) program(token string, args ...string) *fixture.Program {
 	s.t.Helper()
 	dir := s.t.TempDir()
 	binary, kubeconfig := filepath.Join(dir, "manager"), filepath.Join(dir, "kubeconfig")
@@ -115,11 +170,10 @@ func (s *scene) metricsOf(token string) string {
 	config.Contexts["it"] = &api.Context{Cluster: "it", AuthInfo: "operator"}
 	config.CurrentContext = "it"
 	s.must(clientcmd.WriteToFile(*config, kubeconfig))
-	address := s.freeAddress()
-	program, err := fixture.StartOperatorProgram(binary, dir, "operator", kubeconfig, s.namespace, "--metrics-bind-address="+address)
+	program, err := fixture.StartOperatorProgram(binary, dir, "operator", kubeconfig, s.namespace, args...)
 	s.must(err)
 	s.t.Cleanup(program.Kill)
-	return "https://" + address + "/metrics"
+	return program
 }
 
 // freeAddress has a port that is free now; neither program says which one it would choose.

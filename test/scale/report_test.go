@@ -26,20 +26,22 @@ func report(t *testing.T, costs []cost) {
 		tell(at("change to all Ready"), c.change.Seconds(), "s")
 		tell(at("delete to all gone"), c.remove.Seconds(), "s")
 		tell(at("operator CPU a pool's life"), c.cpu().Seconds()*1000, "ms")
+		tell(at("API server CPU a pool's life"), c.serving().Seconds()*1000, "ms")
 		tell(at("writes a pool's life"), float64(c.created.Writes+c.changed.Writes+c.removed.Writes)/float64(c.n), "requests")
 		tell(at("Events a pool's life"), float64(c.created.Events+c.changed.Events+c.removed.Events)/float64(c.n), "requests")
 		tell(at("reads a pool's life"), c.reads(), "requests")
 		tell(at("heap for 1,000 pods"), c.perThousand/(1<<20), "MiB")
 		all = append(all, bounded(at("writes at rest"), float64(c.atRest.Writes+c.atRest.Events), "writes", 0))
 		all = append(all, bounded(at("writes after a restart"), float64(c.restarted.Writes+c.restarted.Events), "writes", 0))
-		t.Logf("%5d pools: ready %5.1f s, changed %5.1f s, gone %5.1f s; a pool: %.1f writes, %.1f Events, %.1f reads, %.1f ms CPU; heap for 1,000: %.1f MiB; refused %d",
+		t.Logf("%5d pools: ready %5.1f s, changed %5.1f s, gone %5.1f s; a pool: %.1f writes, %.1f Events, %.1f reads, %.1f ms CPU, %.1f ms of the API server; heap for 1,000: %.1f MiB; refused %d",
 			c.n, c.create.Seconds(), c.change.Seconds(), c.remove.Seconds(),
 			float64(c.created.Writes+c.changed.Writes+c.removed.Writes)/float64(c.n), float64(c.created.Events+c.changed.Events+c.removed.Events)/float64(c.n),
-			c.reads(), c.cpu().Seconds()*1000, c.perThousand/(1<<20), c.created.Refused+c.changed.Refused+c.removed.Refused)
+			c.reads(), c.cpu().Seconds()*1000, c.serving().Seconds()*1000, c.perThousand/(1<<20), c.created.Refused+c.changed.Refused+c.removed.Refused)
 	}
 	if few, many := costs[0], costs[len(costs)-1]; many.n > few.n {
 		for _, ratio := range []fixture.Figure{
 			bounded(fmt.Sprintf("CPU a pool at %d / at %d pools", many.n, few.n), float64(many.cpu())/float64(few.cpu()), "ratio", growth),
+			bounded(fmt.Sprintf("API server CPU a pool at %d / at %d pools", many.n, few.n), float64(many.serving())/float64(few.serving()), "ratio", growth),
 			bounded(fmt.Sprintf("reads a pool at %d / at %d pools", many.n, few.n), many.reads()/few.reads(), "ratio", growth),
 		} {
 			all = append(all, ratio)
@@ -57,6 +59,9 @@ func report(t *testing.T, costs []cost) {
 func (c cost) cpu() time.Duration {
 	return (c.created.CPU + c.changed.CPU + c.removed.CPU) / time.Duration(c.n)
 }
+
+// serving is what the API server used for one pool's life.
+func (c cost) serving() time.Duration { return c.served / time.Duration(c.n) }
 
 // reads of one pool's life, watches apart.
 func (c cost) reads() float64 {
