@@ -15,6 +15,8 @@ const (
 
 const tokenVersion = 1
 
+var strict = base64.RawURLEncoding.Strict()
+
 // tokenFixedBytes: version, length of the pod UID, slot, nonce, epoch.
 const tokenFixedBytes = 1 + 1 + 2 + 8 + 8
 
@@ -78,7 +80,8 @@ func ParseToken(text string) (Token, error) {
 			return Token{}, ErrToken
 		}
 	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	var space [MaxTokenBytes]byte // on the stack: every call of a session may carry a token
+	raw, err := strict.AppendDecode(space[:0], []byte(text))
 	if err != nil || len(raw) < tokenFixedBytes || raw[0] != tokenVersion {
 		return Token{}, ErrToken
 	}

@@ -144,7 +144,12 @@ func (c *call) assign(w *dispatch.Worker, now time.Time) {
 	}
 	if c.d.Life != nil {
 		c.answer.SessionState = c.d.State.String()
-		c.answer.SessionToken = p.d.Token(&c.d).String()
+		token := p.d.Token(&c.d)
+		if c.d.Token != nil && *c.d.Token == token {
+			c.answer.SessionToken = c.ask.Token // one life has one text
+		} else {
+			c.answer.SessionToken = token.String()
+		}
 	}
 	c.at.Store(assigned)
 	if c.ready {
