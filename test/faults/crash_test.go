@@ -197,10 +197,12 @@ func choose(t *testing.T, index uint64, g golden) ([]point, uint64) {
 		t.Fatalf("FAULTS_SEED=%q: give it a number above 0", os.Getenv("FAULTS_SEED"))
 	}
 	random := rand.New(rand.NewPCG(seed, index))
-	like := map[string]int{}
+	seen := map[position]int{}
 	for i, w := range g.writes {
-		like[w.String()]++
-		points := faultsAt(g, chapters[index], i+1, position{w.String(), like[w.String()]})
+		at := position{step: g.place(i + 1).step, like: w.String()}
+		seen[at]++ // nth is 0 here
+		at.nth = seen[at]
+		points := faultsAt(g, chapters[index], i+1, at)
 		all = append(all, points...)
 		// A status is written anew when it is not right: every other of its writes will do.
 		if (index == 0 || g.place(i+1).step > 0) && (w.sub == "" || random.IntN(2) == 0) {
@@ -251,6 +253,6 @@ func (l *lifeOfPool) judge(g golden) {
 		}
 	}
 	if l.point.how != never && !l.faulted {
-		l.t.Logf("not reached: %s number %d; this life had fewer", l.point.at.like, l.point.at.nth)
+		l.t.Logf("not reached: %s number %d of step %d; this life had fewer", l.point.at.like, l.point.at.nth, l.point.at.step+1)
 	}
 }

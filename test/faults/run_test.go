@@ -135,6 +135,7 @@ func (l *lifeOfPool) live(golden []map[string]string) {
 		if !always && (l.deleted || l.survived) {
 			continue
 		}
+		l.wire.begin(i)
 		writes, _ := l.wire.sent()
 		l.marks = append(l.marks, mark{len(writes), i, s.name == stepDelete})
 		s.do(l)

@@ -73,9 +73,10 @@ func (w write) kind() string {
 	return text
 }
 
-// position is one write of a life: the nth that looks like this. How often a status is written differs from life to life, and so does the
-// number of each write in the whole; its place among its like does not.
+// position is one write of a life: the nth of a step that looks like this. How often a status is written differs from life to life, and so does
+// the number of each write in the whole; its place among its like in a step does not.
 type position struct {
+	step int
 	like string
 	nth  int
 }
@@ -100,7 +101,8 @@ type wire struct {
 	mu     sync.Mutex
 	dead   bool
 	writes []write
-	like   map[string]int
+	step   int
+	like   map[string]int // in this step
 	last   time.Time
 	calls  map[string]int
 	// behind is the resource whose watches lag, until then.
@@ -248,7 +250,7 @@ func (w *wire) admit(target write) (n int, hit bool, err error) {
 	w.last = time.Now()
 	n = len(w.writes)
 	w.like[target.String()]++
-	hit = w.how != never && target.String() == w.at.like && w.like[target.String()] == w.at.nth
+	hit = w.how != never && w.at == position{w.step, target.String(), w.like[target.String()]}
 	if hit {
 		w.target = target
 	}
@@ -324,6 +326,14 @@ func (w *wire) fallBehind(resource string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.behind, w.until = resource, time.Now().Add(lag)
+}
+
+// begin a step: its writes are counted anew.
+func (w *wire) begin(step int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.step = step
+	clear(w.like)
 }
 
 // sent is what was written until now, and when the last write was.
