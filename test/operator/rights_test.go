@@ -173,13 +173,14 @@ func TestMissingRights(t *testing.T) {
 	since := time.Now()
 	must(t, s.losePod())
 	must(t, s.scale(3))
-	must(t, s.lacks("create pods", "patch workerpools.snakepit.dev/status"))
+	// How far the group gets before it is refused, to read its pod or to make another, is chance; the pool has its status to write.
+	must(t, s.lacks("patch workerpools.snakepit.dev/status"))
 	told := time.Since(since)
 	// Watches that were open go on; one that ends is refused. Both kinds of right are found missing, and told once.
 	if s.wire.Expire("workerpools") == 0 {
 		t.Fatal("void: no watch ended")
 	}
-	must(t, s.lacks("create pods", "patch workerpools.snakepit.dev/status", "list workerpools.snakepit.dev"))
+	must(t, s.lacks("patch workerpools.snakepit.dev/status", "list workerpools.snakepit.dev"))
 	if err := s.asAsked(); err == nil {
 		t.Fatal("void: the operator acted without rights")
 	}
