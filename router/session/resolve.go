@@ -103,7 +103,7 @@ func (t *Table) Resolve(q Question, _ time.Time) (Verdict, *Life, Loss) {
 		return verdict, life, Loss{}
 	case Lost:
 		if q.Token == nil {
-			return verdict, nil, t.lost[untold].Loss
+			return verdict, nil, t.lost[untold]
 		}
 		known := Loss{Pod: q.Token.Pod, Worker: q.Token.Worker, Epoch: q.Token.Epoch, Cause: CauseWorkerGone}
 		if class == askTokenForeign {
@@ -150,6 +150,6 @@ func (t *Table) classify(q Question, life *Life) ask {
 
 // recorded is what is known of the loss of the token's life. A token of another pod has none: epochs are this pod's own.
 func (t *Table) recorded(token *Token) (Loss, bool) {
-	r, ok := t.lost[token.Epoch]
-	return r.Loss, ok && token.Pod == t.pod && r.Worker == token.Worker && r.name == token.Name
+	loss, ok := t.lost[token.Epoch]
+	return loss, ok && token.Pod == t.pod && loss.Worker == token.Worker
 }

@@ -22,11 +22,6 @@ type Loss struct {
 	Epoch  uint64
 }
 
-type lossRecord struct {
-	Loss
-	name string
-}
-
 type lossEntry struct {
 	name  string
 	epoch uint64
@@ -39,9 +34,9 @@ type Table struct {
 	pod     string
 	sole    bool
 	lives   *index
-	lost    map[uint64]lossRecord // by epoch, which no two lives of a pod share: what a token of that life is told, as often as it is shown
-	untold  map[string]uint64     // the epoch of a name's last life, if that was lost and nobody has acknowledged it
-	order   []lossEntry           // by until
+	lost    map[uint64]Loss   // by epoch, which no two lives of a pod share: what a token of that life is told, as often as it is shown
+	untold  map[string]uint64 // the epoch of a name's last life, if that was lost and nobody has acknowledged it
+	order   []lossEntry       // by until
 	owners  map[Worker]*Owner
 	highest uint64
 }
@@ -50,7 +45,7 @@ type Table struct {
 func NewTable(pod string, base time.Time) *Table {
 	return &Table{
 		base: base, pod: pod,
-		lives: newIndex(), lost: map[uint64]lossRecord{}, untold: map[string]uint64{}, owners: map[Worker]*Owner{},
+		lives: newIndex(), lost: map[uint64]Loss{}, untold: map[string]uint64{}, owners: map[Worker]*Owner{},
 	}
 }
 
@@ -197,7 +192,7 @@ func (t *Table) Lose(l *Life, cause string, ttl time.Duration, now time.Time) Lo
 	until := t.instant(now.Add(ttl))
 	t.End(l)
 	l.marks |= flagLost
-	t.lost[l.epoch] = lossRecord{Loss: known, name: l.name}
+	t.lost[l.epoch] = known
 	t.untold[l.name] = l.epoch
 	t.order = append(t.order, lossEntry{l.name, l.epoch, until})
 	for len(t.order) > maxLosses {

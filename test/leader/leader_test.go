@@ -18,7 +18,7 @@ func all() bool { return os.Getenv("FAULTS") == "all" }
 var results struct {
 	sync.Mutex
 	figures     []fixture.Figure
-	lateRounds  int
+	lateRounds  int // each holds one write back until another leads
 	unfenced    int
 	breaks      int
 	strays      int
