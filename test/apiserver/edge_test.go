@@ -26,9 +26,7 @@ func TestOrphanedGroup(t *testing.T) {
 	pool := s.pool("orphan", 1)
 	s.ready(pool)
 	s.stop()
-	group := s.group(pool)
-	group.OwnerReferences = nil
-	s.must(server.Client.Update(s.ctx, group))
+	fixture.Change(t, server.Client, limit, s.group(pool), func(g *v1alpha1.WorkerGroup) { g.OwnerReferences = nil })
 	s.must(server.Client.Delete(s.ctx, pool))
 	s.start()
 	s.gone(pool)
@@ -39,9 +37,7 @@ func TestOwnerReferenceIsRepaired(t *testing.T) {
 	s := begin(t)
 	pool := s.pool("owned", 1)
 	s.ready(pool)
-	group := s.group(pool)
-	group.OwnerReferences = nil
-	s.must(server.Client.Update(s.ctx, group))
+	fixture.Change(t, server.Client, limit, s.group(pool), func(g *v1alpha1.WorkerGroup) { g.OwnerReferences = nil })
 	fixture.Eventually(t, limit, "the owner is back", func() error {
 		if owner := metav1.GetControllerOf(s.group(pool)); owner == nil || owner.UID != pool.UID {
 			return fmt.Errorf("owner %v", owner)
@@ -98,9 +94,7 @@ func TestSweep(t *testing.T) {
 	s.ready(lost)
 	s.stop()
 	s.must(server.Client.Delete(s.ctx, lost))
-	s.must(s.get(lost))
-	lost.Finalizers = nil
-	s.must(server.Client.Update(s.ctx, lost))
+	s.change(lost, func(p *v1alpha1.WorkerPool) { p.Finalizers = nil })
 	sweeper := &sweep.Sweeper{Writer: &writer.Writer{Client: client.NewNamespacedClient(server.Client, s.namespace), Live: server.Client, Ledger: catchup.NewLedger(clock.RealClock{})}, Clock: clock.RealClock{}}
 	// A group, a Service, an account, a role and its binding; the group's own pod goes with the group.
 	if n, err := sweeper.Sweep(s.ctx); err != nil || n != 5 {

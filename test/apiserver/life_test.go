@@ -222,10 +222,9 @@ func TestDriftIsRepaired(t *testing.T) {
 	pool := s.pool("drift", 1)
 	s.ready(pool)
 	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "drift"}}
-	s.must(s.get(service))
-	service.Spec.Selector = map[string]string{"app": "other"}
-	service.Labels = nil
-	s.must(server.Client.Update(s.ctx, service))
+	fixture.Change(t, server.Client, limit, service, func(o *corev1.Service) {
+		o.Spec.Selector, o.Labels = map[string]string{"app": "other"}, nil
+	})
 	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "drift" + v1alpha1.RouterAccountSuffix}}
 	s.must(server.Client.Delete(s.ctx, role))
 	fixture.Eventually(t, limit, "Service and Role are back", func() error {
@@ -287,7 +286,8 @@ func TestScaleSubresource(t *testing.T) {
 	if len(selected.Items) != 0 {
 		t.Errorf("the selector matches %d pods, want none", len(selected.Items))
 	}
-	scale.Spec.Replicas = 4
+	// Without a resourceVersion, as the status may be written at any time.
+	scale.Spec.Replicas, scale.ResourceVersion = 4, ""
 	s.must(server.Client.SubResource("scale").Update(s.ctx, pool, client.WithSubResourceBody(scale)))
 	s.ready(pool)
 	if pool.Spec.Workers != 4 {

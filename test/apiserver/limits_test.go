@@ -87,9 +87,7 @@ func (s *scene) life(name string) {
 	s.change(pool, func(p *v1alpha1.WorkerPool) { p.Spec.Image = "registry.example/works:2" })
 	s.ready(pool)
 	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name}}
-	s.must(s.get(service))
-	service.Spec.Selector["x"] = "y"
-	s.must(server.Client.Update(s.ctx, service))
+	fixture.Change(s.t, server.Client, limit, service, func(o *corev1.Service) { o.Spec.Selector["x"] = "y" })
 	fixture.Eventually(s.t, limit, "the Service's selector is restored", func() error {
 		if err := s.get(service); err != nil || service.Spec.Selector["x"] == "" {
 			return err

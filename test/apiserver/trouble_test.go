@@ -108,8 +108,9 @@ func TestForcedCleanup(t *testing.T) {
 	pod := s.onlyPod(pool)
 	s.must(server.Client.Delete(s.ctx, pool))
 	s.expect(pool, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonTerminating, "pod "+pod.Name+" on "+standin.Node+" is left, since")
-	pool.Annotations = map[string]string{v1alpha1.AnnotationForceCleanup: "another-uid"}
-	s.must(server.Client.Update(s.ctx, pool))
+	s.change(pool, func(p *v1alpha1.WorkerPool) {
+		p.Annotations = map[string]string{v1alpha1.AnnotationForceCleanup: "another-uid"}
+	})
 	s.expect(pool, v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonTerminating, "To force")
 	s.change(pool, func(p *v1alpha1.WorkerPool) { p.Annotations[v1alpha1.AnnotationForceCleanup] = string(p.UID) })
 	s.gone(pool)

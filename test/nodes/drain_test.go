@@ -186,10 +186,8 @@ func TestBudget(t *testing.T) {
 	}
 	s.must(asItShall())
 	drift := func(what string, edit func(*policyv1.PodDisruptionBudget)) {
-		b := &policyv1.PodDisruptionBudget{}
-		s.must(server.Client.Get(s.ctx, key, b))
-		edit(b)
-		s.must(server.Client.Update(s.ctx, b))
+		b := &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
+		fixture.Change(t, server.Client, limit, b, edit) // its status is Kubernetes' to write
 		fixture.Eventually(t, limit, "the budget is as it shall be, after "+what, asItShall)
 	}
 	drift("another number", func(b *policyv1.PodDisruptionBudget) { b.Spec.MinAvailable = ptr.To(intstr.FromInt32(3)) })

@@ -15,7 +15,6 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/snakepit-k8s/snakepit/api/v1alpha1"
@@ -207,14 +206,7 @@ func (s *scene) groups() []v1alpha1.WorkerGroup {
 // node changes a node object.
 func (s *scene) node(name string, edit func(*corev1.Node)) {
 	s.t.Helper()
-	fixture.Eventually(s.t, limit, "changing node "+name, func() error {
-		node := &corev1.Node{}
-		if err := server.Client.Get(s.ctx, types.NamespacedName{Name: name}, node); err != nil {
-			return err
-		}
-		edit(node)
-		return server.Client.Update(s.ctx, node)
-	})
+	fixture.Change(s.t, server.Client, limit, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, edit)
 }
 
 func (s *scene) cordon(name string, yes bool) {

@@ -301,10 +301,7 @@ func stillValid(ctx context.Context, t *testing.T, namespace string, generations
 		if pool.Generation != generations[pool.Name] {
 			t.Errorf("pool %s: generation %d became %d", pool.Name, generations[pool.Name], pool.Generation)
 		}
-		pool.Labels = map[string]string{"touched": "true"}
-		if err := server.Client.Update(ctx, pool, client.DryRunAll); err != nil {
-			t.Errorf("pool %s is not valid any more: %v", pool.Name, err)
-		}
+		fixture.Change(t, client.NewDryRunClient(server.Client), limit, pool, func(p *v1alpha1.WorkerPool) { p.Labels = map[string]string{"touched": "true"} })
 	}
 }
 
