@@ -37,5 +37,6 @@ if [ ! -x .venv/bin/python ]; then
   exit 0
 fi
 by_datapath ROUTER_SEEDED_BUG repeat_accepted TestS6CutAtEveryPlace 'after Accepted: told OK .* after 2 runs'
+by_datapath ROUTER_SEEDED_BUG forget_losses TestS4LossesOutliveTheRouter 'losses that the next router did not tell is [0-9]+ '
 by_datapath WORKER_SEEDED_BUG ignore-epoch TestS1StaleEpochIsRefused 'calls run under an epoch that is not held is 1 '
 by_datapath WORKER_SEEDED_BUG accept-after-decode TestS6bDeathsOfWorkers 'killed while it decoded: told .* NOT_STARTED'

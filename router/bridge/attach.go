@@ -189,7 +189,7 @@ func (s *Server) serveSupervisor(c *conn, h *bridgev1.Hello) {
 	err := s.welcome(c)
 	if err == nil {
 		s.adopt(h)
-		err = s.readSupervisor(c)
+		err = s.readSupervisor(c, h)
 		s.handler.SupervisorDown()
 	}
 	if violation(err) {
@@ -202,7 +202,7 @@ func (s *Server) serveSupervisor(c *conn, h *bridgev1.Hello) {
 	s.mu.Unlock()
 }
 
-// adopt follows a supervisor's Hello: what it lists exists, what it does not list is gone.
+// adopt follows a supervisor's Hello: what it lists exists, what it does not list is gone. Of what they hold more may follow.
 func (s *Server) adopt(h *bridgev1.Hello) {
 	state := h.GetSupervisor()
 	if state == nil {
@@ -229,9 +229,31 @@ func (s *Server) adopt(h *bridgev1.Hello) {
 	if a := state.GetAdapter(); a != nil {
 		s.handler.Adapter(a)
 	}
-	s.handler.SupervisorUp(state)
-	if d := state.GetDrain(); d != nil {
+	s.handler.Remembered(state.GetLost())
+	if !state.GetContinued() {
+		s.complete(state)
+	}
+}
+
+// complete ends what a Hello began. The time that it gave a drain has passed in part when other parts came between: then the drain ends a little late,
+// and the supervisor's own deadline counts.
+func (s *Server) complete(hello *bridgev1.SupervisorState) {
+	s.handler.SupervisorUp(hello)
+	if d := hello.GetDrain(); d != nil {
 		s.handler.DrainRequested(time.Duration(d.GetDeadlineMs()) * time.Millisecond)
+	}
+}
+
+// more follows another part of a Hello. Workers that it does not know have ended since.
+func (s *Server) more(part *bridgev1.SupervisorState, h *bridgev1.Hello) {
+	for _, ws := range part.GetWorkers() {
+		if w := s.worker(ws.GetIncarnation()); w != nil {
+			s.handler.WorkerRegistered(w, ws)
+		}
+	}
+	s.handler.Remembered(part.GetLost())
+	if !part.GetContinued() {
+		s.complete(h.GetSupervisor())
 	}
 }
 
@@ -280,8 +302,9 @@ func (s *Server) exit(w *Worker, exit *bridgev1.WorkerExited) {
 	s.handler.WorkerExited(w, exit)
 }
 
-func (s *Server) readSupervisor(c *conn) error {
+func (s *Server) readSupervisor(c *conn, h *bridgev1.Hello) error {
 	var f Frame
+	whole := !h.GetSupervisor().GetContinued()
 	for {
 		owned, err := c.readFrame(&f)
 		if err != nil {
@@ -302,7 +325,14 @@ func (s *Server) readSupervisor(c *conn) error {
 			if owned != nil {
 				s.config.Buffers.Put(owned)
 			}
-			s.fromSupervisor(m)
+			if part := m.GetMore(); part == nil {
+				s.fromSupervisor(m)
+			} else if whole {
+				return fmt.Errorf("%w: more after the last part of a Hello", errRule)
+			} else {
+				s.more(part, h)
+				whole = !part.GetContinued()
+			}
 		}
 	}
 }

@@ -159,6 +159,30 @@ func TestAHelloIsHeldUntilTheSupervisorAnnouncesIt(t *testing.T) {
 	early.Expect(bridge.KindWelcome)
 }
 
+func TestAHelloInParts(t *testing.T) {
+	h := newHouse(t)
+	state := &bridgev1.SupervisorState{Workers: []*bridgev1.WorkerState{fakeworker.State(pod, 3, 5)}, Continued: true, Drain: &bridgev1.DrainRequested{}}
+	s := fakeworker.DialSupervisorSaying(t, h.socket, pod, state)
+	h.expect("registered")
+	more := func(name string, continued bool) {
+		lost := []*bridgev1.LostLife{{Session: &bridgev1.Session{Name: name}}}
+		s.Tell(&bridgev1.FromSupervisor{Kind: &bridgev1.FromSupervisor_More{More: &bridgev1.SupervisorState{Lost: lost, Continued: continued}}})
+	}
+	more("a", true)
+	h.expect("lost a")
+	h.never("supervisor up")
+	h.never("drain")
+	more("b", false)
+	h.expect("supervisor up")
+	h.expect("drain")
+	more("c", false)
+	if got := s.ExpectGoodbye(); got != bridgev1.GoodbyeReason_GOODBYE_REASON_PROTOCOL_ERROR {
+		t.Errorf("after the last part: %v", got)
+	}
+	h.expect("supervisor down")
+	h.never("lost c")
+}
+
 func TestWhatASupervisorDoesNotListIsGone(t *testing.T) {
 	h := newHouse(t)
 	s, w, link := h.up()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -74,6 +75,11 @@ func (h *house) SessionOpened(*bridge.Worker, uint64, uint16, *bridgev1.SessionE
 func (h *house) SessionClosed(*bridge.Worker, uint64, uint16, *bridgev1.SessionEnd) {
 	h.note("closed")
 }
+func (h *house) Remembered(l []*bridgev1.LostLife) {
+	for _, x := range l {
+		h.note("lost " + x.GetSession().GetName())
+	}
+}
 func (h *house) SupervisorUp(*bridgev1.SupervisorState)                  { h.note("supervisor up") }
 func (h *house) SupervisorDown()                                         { h.note("supervisor down") }
 func (h *house) Adapter(*bridgev1.AdapterState)                          { h.note("adapter") }
@@ -82,6 +88,16 @@ func (h *house) SessionChanged(*bridge.Worker, *bridgev1.SessionChanged) { h.not
 func (h *house) Used(*bridge.Worker, uint64)                             { h.note("used") }
 func (h *house) WorkerStuck(*bridge.Worker)                              { h.note("stuck") }
 func (h *house) Note(text string, _ error)                               { h.note("note: " + text) }
+
+// never says that an event has not happened yet.
+func (h *house) never(what string) {
+	h.t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if slices.Contains(h.events, what) {
+		h.t.Fatalf("%q among %q", what, h.events)
+	}
+}
 
 // expect waits for an event that was not consumed yet.
 func (h *house) expect(want string) {

@@ -27,7 +27,8 @@ const (
 // Handler is told what happens on the connections. Its methods are called from the goroutines that read them, without any lock of this package;
 // those about the supervisor come one at a time.
 type Handler interface {
-	// WorkerRegistered: the supervisor announced an incarnation; state is nil when it is about to be started.
+	// WorkerRegistered: the supervisor announced an incarnation; state is nil when it is about to be started. It comes again with further sessions
+	// of the same worker, when they did not fit in the Hello.
 	WorkerRegistered(w *Worker, state *bridgev1.WorkerState)
 	// WorkerExited: its end is proven, and its calls have ended; exit is nil when the supervisor only stopped listing it.
 	WorkerExited(w *Worker, exit *bridgev1.WorkerExited)
@@ -36,7 +37,9 @@ type Handler interface {
 	WorkerDown(w *Worker)
 	SessionOpened(w *Worker, epoch uint64, status uint16, end *bridgev1.SessionEnd)
 	SessionClosed(w *Worker, epoch uint64, status uint16, end *bridgev1.SessionEnd)
-	// SupervisorUp comes after the WorkerRegistered and WorkerExited that its Hello caused.
+	// Remembered: lives that an earlier router told lost, as the supervisor kept them.
+	Remembered(lives []*bridgev1.LostLife)
+	// SupervisorUp comes after all that its Hello caused.
 	SupervisorUp(state *bridgev1.SupervisorState)
 	SupervisorDown()
 	Adapter(state *bridgev1.AdapterState)

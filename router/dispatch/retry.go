@@ -195,7 +195,6 @@ func (d *Dispatcher) lose(l *session.Life, cause string, now time.Time) {
 		return
 	}
 	d.countLoss(cause)
-	loss := session.Loss{Pod: d.sessions.Pod(), Worker: w.ID, Epoch: l.Epoch(), Cause: cause}
 	strict := l.Strict()
 	var left []*Call
 	if tag := l.Tag(); tag != 0 {
@@ -206,7 +205,8 @@ func (d *Dispatcher) lose(l *session.Life, cause string, now time.Time) {
 	for _, x := range left {
 		d.dequeue(x, now)
 	}
-	d.sessions.Lose(l, cause, d.lossTTL(), now)
+	loss := d.sessions.Lose(l, cause, d.lossTTL(), now)
+	d.act(Action{Kind: Keep, Lost: &Lost{Name: l.Name(), Loss: loss}})
 	d.count(w)
 	var again *session.Life
 	for _, x := range left {

@@ -189,6 +189,8 @@ const (
 	Desired
 	// Recall: ask Worker to give the prefetched Call back. Recalled follows, or the call's normal course.
 	Recall
+	// Keep: have the supervisor keep Lost, for a router that starts again.
+	Keep
 )
 
 // Causes of Close, as numbered by the bridge.
@@ -207,6 +209,15 @@ type Action struct {
 	Worker  *Worker
 	Epoch   uint64
 	Refusal *Refusal
+	Lost    *Lost
+}
+
+// Lost is a life that ended without its caller's wish.
+type Lost struct {
+	Name       string
+	Loss       session.Loss
+	BegunAgain bool          // the name has lived since
+	Age        time.Duration // since the loss
 }
 
 // calls is an intrusive list; a call is in one at most.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/snakepit-k8s/snakepit/router/dispatch/least"
+	"github.com/snakepit-k8s/snakepit/router/seeded"
 	"github.com/snakepit-k8s/snakepit/router/session"
 )
 
@@ -163,6 +164,17 @@ func (d *Dispatcher) Hold(w *Worker, lives []Held, now time.Time) {
 		}
 	}
 	d.count(w)
+}
+
+// Remember enters losses that an earlier router told, as kept by the supervisor. It comes after the lives that are held.
+func (d *Dispatcher) Remember(losses []Lost, now time.Time) {
+	if seeded.ForgetLosses {
+		return
+	}
+	for _, x := range losses {
+		x.Loss.Pod = d.sessions.Pod()
+		d.sessions.Remember(x.Name, x.Loss, x.BegunAgain, d.lossTTL()-x.Age, now)
+	}
 }
 
 // Dropped says that the worker closed a life by itself. Nothing happens when it is not the life that the table knows.

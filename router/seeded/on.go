@@ -12,6 +12,7 @@ import (
 var (
 	DoubleBind     = is("double_bind")
 	FIFOReorder    = is("fifo_reorder")
+	ForgetLosses   = is("forget_losses")
 	ForgetRelease  = is("forget_release")
 	RepeatAccepted = is("repeat_accepted")
 )

@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -197,8 +198,33 @@ func (m *model) commands() map[string]func(*rapid.T) {
 			m.table.ForgetLosses(m.now)
 			m.losses = slices.DeleteFunc(m.losses, func(r *record) bool { return !m.now.Before(r.until) })
 		},
-		"": m.check,
+		"restart": m.restart,
+		"":        m.check,
 	}
+}
+
+// restart makes the table anew from what supervisors keep: the lives that workers hold, and the losses with whether their names were opened since.
+func (m *model) restart(*rapid.T) {
+	m.now = m.now.Add(time.Second)
+	m.table = NewTable("pod", start)
+	for i, o := range m.owners {
+		m.owners[i] = m.table.AddOwner(o.ID)
+		for name, k := range m.lives {
+			if k.owner == o {
+				m.table.Adopt(name, m.owners[i], k.epoch, m.now)
+				m.lives[name] = &known{life: m.table.Life(name), owner: m.owners[i], epoch: k.epoch, idle: m.now}
+			}
+		}
+	}
+	maps.DeleteFunc(m.lives, func(_ string, k *known) bool { return k.owner == nil })
+	for _, r := range m.losses {
+		again := slices.ContainsFunc(m.tokens, func(t Token) bool { return t.Name == r.token.Name && t.Epoch > r.token.Epoch })
+		r.untold = !again
+		for range 2 { // the second time, it is known
+			m.table.Remember(r.token.Name, Loss{Pod: "pod", Worker: r.token.Worker, Epoch: r.token.Epoch, Cause: CauseDrained}, again, r.until.Sub(m.now), m.now)
+		}
+	}
+	m.losses = slices.DeleteFunc(m.losses, func(r *record) bool { return !m.now.Before(r.until) })
 }
 
 func (m *model) ask(t *rapid.T) {

@@ -1,6 +1,9 @@
 package session
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Causes of a loss, as callers are told them.
 const (
@@ -189,16 +192,36 @@ func (t *Table) End(l *Life) {
 // Lose ends a life and keeps a record of it for ttl.
 func (t *Table) Lose(l *Life, cause string, ttl time.Duration, now time.Time) Loss {
 	known := Loss{Pod: t.pod, Worker: l.owner.ID, Epoch: l.epoch, Cause: cause}
-	until := t.instant(now.Add(ttl))
 	t.End(l)
 	l.marks |= flagLost
-	t.lost[l.epoch] = known
 	t.untold[l.name] = l.epoch
-	t.order = append(t.order, lossEntry{l.name, l.epoch, until})
+	t.record(l.name, known, t.instant(now.Add(ttl)))
+	return known
+}
+
+// Remember enters a loss that an earlier router told, for ttl from now. Nothing happens when it is on record. begunAgain says that the name has lived
+// since, so that only the token of the lost life is told.
+func (t *Table) Remember(name string, loss Loss, begunAgain bool, ttl time.Duration, now time.Time) {
+	t.Raise(loss.Epoch)
+	if _, known := t.lost[loss.Epoch]; known || ttl <= 0 {
+		return
+	}
+	if !begunAgain && t.lives.get(name) == nil && t.untold[name] < loss.Epoch {
+		t.untold[name] = loss.Epoch
+	}
+	t.record(name, loss, t.instant(now.Add(ttl)))
+}
+
+func (t *Table) record(name string, loss Loss, until int64) {
+	t.lost[loss.Epoch] = loss
+	at := len(t.order)
+	for at > 0 && t.order[at-1].until > until {
+		at--
+	}
+	t.order = slices.Insert(t.order, at, lossEntry{name, loss.Epoch, until})
 	for len(t.order) > maxLosses {
 		t.dropOldestLoss()
 	}
-	return known
 }
 
 // Lives calls f for every life of the owner; f may end or unbind it.

@@ -194,6 +194,38 @@ func (p *Pool) SupervisorUp(state *bridgev1.SupervisorState) {
 	p.poke()
 }
 
+const (
+	// maxLostLives bounds what one message says of lost lives.
+	maxLostLives = 1000
+	// oldestLossMs is longer than any loss is told.
+	oldestLossMs = uint64(48 * time.Hour / time.Millisecond)
+)
+
+func lostLife(l *dispatch.Lost) *bridgev1.LostLife {
+	return &bridgev1.LostLife{
+		Session:     &bridgev1.Session{Name: l.Name, Epoch: l.Loss.Epoch},
+		Incarnation: &bridgev1.Incarnation{Slot: uint32(l.Loss.Worker.Slot), Nonce: l.Loss.Worker.Nonce}, Cause: l.Loss.Cause,
+	}
+}
+
+// Remembered implements bridge.Handler: what an earlier router told lost is told by this one too.
+func (p *Pool) Remembered(lives []*bridgev1.LostLife) {
+	lost := make([]dispatch.Lost, 0, len(lives))
+	for _, l := range lives {
+		name, id := l.GetSession().GetName(), l.GetIncarnation()
+		if !session.ValidName(name) || id.GetSlot() >= dispatch.MaxSlots {
+			continue
+		}
+		lost = append(lost, dispatch.Lost{
+			Name: name, BegunAgain: l.GetBegunAgain(), Age: time.Duration(min(l.GetAgeMs(), oldestLossMs)) * time.Millisecond,
+			Loss: session.Loss{Worker: session.Worker{Slot: uint16(id.GetSlot()), Nonce: id.GetNonce()}, Epoch: l.GetSession().GetEpoch(), Cause: clean(l.GetCause(), 64)},
+		})
+	}
+	p.mu.Lock()
+	defer p.unlock()
+	p.d.Remember(lost, p.now())
+}
+
 // SupervisorDown implements bridge.Handler. Workers go on.
 func (p *Pool) SupervisorDown() {
 	p.mu.Lock()

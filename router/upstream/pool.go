@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,10 +115,11 @@ type Pool struct {
 	adapter    *bridgev1.AdapterState
 	flush      []*bridge.Worker // have something queued
 	recalls    []*bridge.Call
-	desired    bool // changed: to be sent
-	early      bool // waits for the supervisor's first word
-	ready      bool // a worker has been ready once
-	attached   bool // a supervisor is connected
+	keep       []*bridgev1.LostLife // to be told to the supervisor
+	desired    bool                 // changed: to be sent
+	early      bool                 // waits for the supervisor's first word
+	ready      bool                 // a worker has been ready once
+	attached   bool                 // a supervisor is connected
 	drainBy    time.Time
 }
 
@@ -235,14 +237,19 @@ func (p *Pool) unlock() {
 	}
 	var one [4]*bridge.Worker
 	flush := append(one[:0], p.flush...)
-	recalls, desired := p.recalls, p.desired
-	p.flush, p.recalls, p.desired = p.flush[:0], nil, false
+	recalls, keep, server, desired := p.recalls, p.keep, p.server, p.desired
+	p.flush, p.recalls, p.keep, p.desired = p.flush[:0], nil, nil, false
 	p.mu.Unlock()
 	for _, w := range flush {
 		w.Flush()
 	}
 	for _, c := range recalls {
 		c.Recall()
+	}
+	if server != nil {
+		for part := range slices.Chunk(keep, maxLostLives) {
+			server.ToSupervisor(&bridgev1.ToSupervisor{Kind: &bridgev1.ToSupervisor_Lost{Lost: &bridgev1.LostLives{Lives: part}}})
+		}
 	}
 	if desired {
 		p.sendDesired()
@@ -264,6 +271,8 @@ func (p *Pool) carryOut(a dispatch.Action, now time.Time) {
 		p.desired = true
 	case dispatch.Recall:
 		p.recalls = append(p.recalls, &a.Call.Owner.(*call).wire)
+	case dispatch.Keep:
+		p.keep = append(p.keep, lostLife(a.Lost))
 	}
 }
 

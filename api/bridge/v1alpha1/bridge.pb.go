@@ -1261,6 +1261,7 @@ type ToSupervisor struct {
 	//
 	//	*ToSupervisor_Desired
 	//	*ToSupervisor_Kill
+	//	*ToSupervisor_Lost
 	Kind          isToSupervisor_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1321,6 +1322,15 @@ func (x *ToSupervisor) GetKill() *Kill {
 	return nil
 }
 
+func (x *ToSupervisor) GetLost() *LostLives {
+	if x != nil {
+		if x, ok := x.Kind.(*ToSupervisor_Lost); ok {
+			return x.Lost
+		}
+	}
+	return nil
+}
+
 type isToSupervisor_Kind interface {
 	isToSupervisor_Kind()
 }
@@ -1333,9 +1343,142 @@ type ToSupervisor_Kill struct {
 	Kill *Kill `protobuf:"bytes,2,opt,name=kill,proto3,oneof"`
 }
 
+type ToSupervisor_Lost struct {
+	// Lives that the router has just told lost: the supervisor keeps them for a router that starts again.
+	Lost *LostLives `protobuf:"bytes,3,opt,name=lost,proto3,oneof"`
+}
+
 func (*ToSupervisor_Desired) isToSupervisor_Kind() {}
 
 func (*ToSupervisor_Kill) isToSupervisor_Kind() {}
+
+func (*ToSupervisor_Lost) isToSupervisor_Kind() {}
+
+// LostLives are at most 1,000.
+type LostLives struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lives         []*LostLife            `protobuf:"bytes,1,rep,name=lives,proto3" json:"lives,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LostLives) Reset() {
+	*x = LostLives{}
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LostLives) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LostLives) ProtoMessage() {}
+
+func (x *LostLives) ProtoReflect() protoreflect.Message {
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LostLives.ProtoReflect.Descriptor instead.
+func (*LostLives) Descriptor() ([]byte, []int) {
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LostLives) GetLives() []*LostLife {
+	if x != nil {
+		return x.Lives
+	}
+	return nil
+}
+
+// LostLife is a life of a session that ended without its caller's wish.
+type LostLife struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Session *Session               `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	// The worker that held it.
+	Incarnation *Incarnation `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// What callers are told as the cause, at most 64 bytes.
+	Cause string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	// Time since the loss.
+	AgeMs uint64 `protobuf:"varint,4,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	// Another life of the same name began since: only the token of this one is still told the loss.
+	BegunAgain    bool `protobuf:"varint,5,opt,name=begun_again,json=begunAgain,proto3" json:"begun_again,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LostLife) Reset() {
+	*x = LostLife{}
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LostLife) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LostLife) ProtoMessage() {}
+
+func (x *LostLife) ProtoReflect() protoreflect.Message {
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LostLife.ProtoReflect.Descriptor instead.
+func (*LostLife) Descriptor() ([]byte, []int) {
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *LostLife) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *LostLife) GetIncarnation() *Incarnation {
+	if x != nil {
+		return x.Incarnation
+	}
+	return nil
+}
+
+func (x *LostLife) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *LostLife) GetAgeMs() uint64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
+func (x *LostLife) GetBegunAgain() bool {
+	if x != nil {
+		return x.BegunAgain
+	}
+	return false
+}
 
 // Desired is the whole wish, sent again whenever it changes: the supervisor starts what is missing, replaces what dies, and ends what is not listed.
 type Desired struct {
@@ -1365,7 +1508,7 @@ type Desired struct {
 
 func (x *Desired) Reset() {
 	*x = Desired{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[14]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1520,7 @@ func (x *Desired) String() string {
 func (*Desired) ProtoMessage() {}
 
 func (x *Desired) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[14]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1533,7 @@ func (x *Desired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Desired.ProtoReflect.Descriptor instead.
 func (*Desired) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{14}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Desired) GetGeneration() uint64 {
@@ -1484,7 +1627,7 @@ type Kill struct {
 
 func (x *Kill) Reset() {
 	*x = Kill{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[15]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1639,7 @@ func (x *Kill) String() string {
 func (*Kill) ProtoMessage() {}
 
 func (x *Kill) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[15]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1652,7 @@ func (x *Kill) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kill.ProtoReflect.Descriptor instead.
 func (*Kill) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{15}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Kill) GetIncarnation() *Incarnation {
@@ -1544,6 +1687,7 @@ type FromSupervisor struct {
 	//	*FromSupervisor_Drain
 	//	*FromSupervisor_Session
 	//	*FromSupervisor_Usage
+	//	*FromSupervisor_More
 	Kind          isFromSupervisor_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1551,7 +1695,7 @@ type FromSupervisor struct {
 
 func (x *FromSupervisor) Reset() {
 	*x = FromSupervisor{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[16]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1707,7 @@ func (x *FromSupervisor) String() string {
 func (*FromSupervisor) ProtoMessage() {}
 
 func (x *FromSupervisor) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[16]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1720,7 @@ func (x *FromSupervisor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromSupervisor.ProtoReflect.Descriptor instead.
 func (*FromSupervisor) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{16}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FromSupervisor) GetKind() isFromSupervisor_Kind {
@@ -1640,6 +1784,15 @@ func (x *FromSupervisor) GetUsage() *Usage {
 	return nil
 }
 
+func (x *FromSupervisor) GetMore() *SupervisorState {
+	if x != nil {
+		if x, ok := x.Kind.(*FromSupervisor_More); ok {
+			return x.More
+		}
+	}
+	return nil
+}
+
 type isFromSupervisor_Kind interface {
 	isFromSupervisor_Kind()
 }
@@ -1668,6 +1821,11 @@ type FromSupervisor_Usage struct {
 	Usage *Usage `protobuf:"bytes,6,opt,name=usage,proto3,oneof"`
 }
 
+type FromSupervisor_More struct {
+	// What the Hello had no room for: sessions of the workers it lists (only incarnation and sessions are set), and losses.
+	More *SupervisorState `protobuf:"bytes,7,opt,name=more,proto3,oneof"`
+}
+
 func (*FromSupervisor_Started) isFromSupervisor_Kind() {}
 
 func (*FromSupervisor_Exited) isFromSupervisor_Kind() {}
@@ -1680,6 +1838,8 @@ func (*FromSupervisor_Session) isFromSupervisor_Kind() {}
 
 func (*FromSupervisor_Usage) isFromSupervisor_Kind() {}
 
+func (*FromSupervisor_More) isFromSupervisor_Kind() {}
+
 // Usage says what the workers use, every Desired.usage_interval_ms.
 type Usage struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1690,7 +1850,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[17]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1862,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[17]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +1875,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{17}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Usage) GetWorkers() []*WorkerUsage {
@@ -1738,7 +1898,7 @@ type WorkerUsage struct {
 
 func (x *WorkerUsage) Reset() {
 	*x = WorkerUsage{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[18]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +1910,7 @@ func (x *WorkerUsage) String() string {
 func (*WorkerUsage) ProtoMessage() {}
 
 func (x *WorkerUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[18]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +1923,7 @@ func (x *WorkerUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerUsage.ProtoReflect.Descriptor instead.
 func (*WorkerUsage) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{18}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WorkerUsage) GetIncarnation() *Incarnation {
@@ -1799,7 +1959,7 @@ type WorkerStarted struct {
 
 func (x *WorkerStarted) Reset() {
 	*x = WorkerStarted{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[19]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +1971,7 @@ func (x *WorkerStarted) String() string {
 func (*WorkerStarted) ProtoMessage() {}
 
 func (x *WorkerStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[19]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +1984,7 @@ func (x *WorkerStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerStarted.ProtoReflect.Descriptor instead.
 func (*WorkerStarted) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{19}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WorkerStarted) GetIncarnation() *Incarnation {
@@ -1871,7 +2031,7 @@ type WorkerExited struct {
 
 func (x *WorkerExited) Reset() {
 	*x = WorkerExited{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[20]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1883,7 +2043,7 @@ func (x *WorkerExited) String() string {
 func (*WorkerExited) ProtoMessage() {}
 
 func (x *WorkerExited) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[20]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1896,7 +2056,7 @@ func (x *WorkerExited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerExited.ProtoReflect.Descriptor instead.
 func (*WorkerExited) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{20}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WorkerExited) GetIncarnation() *Incarnation {
@@ -1974,7 +2134,7 @@ type AdapterState struct {
 
 func (x *AdapterState) Reset() {
 	*x = AdapterState{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[21]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1986,7 +2146,7 @@ func (x *AdapterState) String() string {
 func (*AdapterState) ProtoMessage() {}
 
 func (x *AdapterState) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[21]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1999,7 +2159,7 @@ func (x *AdapterState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdapterState.ProtoReflect.Descriptor instead.
 func (*AdapterState) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{21}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AdapterState) GetPhase() AdapterPhase {
@@ -2054,7 +2214,7 @@ type DrainRequested struct {
 
 func (x *DrainRequested) Reset() {
 	*x = DrainRequested{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[22]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2226,7 @@ func (x *DrainRequested) String() string {
 func (*DrainRequested) ProtoMessage() {}
 
 func (x *DrainRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[22]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2239,7 @@ func (x *DrainRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequested.ProtoReflect.Descriptor instead.
 func (*DrainRequested) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{22}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DrainRequested) GetDeadlineMs() uint64 {
@@ -2101,7 +2261,7 @@ type SessionChanged struct {
 
 func (x *SessionChanged) Reset() {
 	*x = SessionChanged{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[23]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2273,7 @@ func (x *SessionChanged) String() string {
 func (*SessionChanged) ProtoMessage() {}
 
 func (x *SessionChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[23]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2286,7 @@ func (x *SessionChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionChanged.ProtoReflect.Descriptor instead.
 func (*SessionChanged) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{23}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SessionChanged) GetIncarnation() *Incarnation {
@@ -2160,7 +2320,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[24]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2332,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[24]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2345,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{24}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Session) GetName() string {
@@ -2202,7 +2362,7 @@ func (x *Session) GetEpoch() uint64 {
 	return 0
 }
 
-// SupervisorState is the mirror that ends a restarted router's recovery.
+// SupervisorState is the mirror that ends a restarted router's recovery. The Hello has the first part of it, and all workers.
 type SupervisorState struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Workers []*WorkerState         `protobuf:"bytes,1,rep,name=workers,proto3" json:"workers,omitempty"`
@@ -2210,14 +2370,18 @@ type SupervisorState struct {
 	// Set once the container got SIGTERM.
 	Drain *DrainRequested `protobuf:"bytes,3,opt,name=drain,proto3" json:"drain,omitempty"`
 	// Deaths since the supervisor started, per slot, so that a restarted router goes on counting.
-	Restarts      map[uint32]uint32 `protobuf:"bytes,4,rep,name=restarts,proto3" json:"restarts,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Restarts map[uint32]uint32 `protobuf:"bytes,4,rep,name=restarts,proto3" json:"restarts,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Lost lives that callers may still ask for, oldest first, at most 65,536 in all parts.
+	Lost []*LostLife `protobuf:"bytes,5,rep,name=lost,proto3" json:"lost,omitempty"`
+	// Another part follows, as FromSupervisor.more: recovery ends with the part that does not say so.
+	Continued     bool `protobuf:"varint,6,opt,name=continued,proto3" json:"continued,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SupervisorState) Reset() {
 	*x = SupervisorState{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[25]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2393,7 @@ func (x *SupervisorState) String() string {
 func (*SupervisorState) ProtoMessage() {}
 
 func (x *SupervisorState) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[25]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2406,7 @@ func (x *SupervisorState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SupervisorState.ProtoReflect.Descriptor instead.
 func (*SupervisorState) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{25}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SupervisorState) GetWorkers() []*WorkerState {
@@ -2273,6 +2437,20 @@ func (x *SupervisorState) GetRestarts() map[uint32]uint32 {
 	return nil
 }
 
+func (x *SupervisorState) GetLost() []*LostLife {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *SupervisorState) GetContinued() bool {
+	if x != nil {
+		return x.Continued
+	}
+	return false
+}
+
 type WorkerState struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Incarnation *Incarnation           `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
@@ -2289,7 +2467,7 @@ type WorkerState struct {
 
 func (x *WorkerState) Reset() {
 	*x = WorkerState{}
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[26]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2479,7 @@ func (x *WorkerState) String() string {
 func (*WorkerState) ProtoMessage() {}
 
 func (x *WorkerState) ProtoReflect() protoreflect.Message {
-	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[26]
+	mi := &file_bridge_v1alpha1_bridge_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2492,7 @@ func (x *WorkerState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerState.ProtoReflect.Descriptor instead.
 func (*WorkerState) Descriptor() ([]byte, []int) {
-	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{26}
+	return file_bridge_v1alpha1_bridge_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WorkerState) GetIncarnation() *Incarnation {
@@ -2449,11 +2627,21 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\n" +
 	"error_type\x18\x01 \x01(\tR\terrorType\x12#\n" +
 	"\rerror_message\x18\x02 \x01(\tR\ferrorMessage\x12\x1c\n" +
-	"\ttraceback\x18\x03 \x01(\tR\ttraceback\"\x8b\x01\n" +
+	"\ttraceback\x18\x03 \x01(\tR\ttraceback\"\xc6\x01\n" +
 	"\fToSupervisor\x12=\n" +
 	"\adesired\x18\x01 \x01(\v2!.snakepit.bridge.v1alpha1.DesiredH\x00R\adesired\x124\n" +
-	"\x04kill\x18\x02 \x01(\v2\x1e.snakepit.bridge.v1alpha1.KillH\x00R\x04killB\x06\n" +
-	"\x04kind\"\xb3\x03\n" +
+	"\x04kill\x18\x02 \x01(\v2\x1e.snakepit.bridge.v1alpha1.KillH\x00R\x04kill\x129\n" +
+	"\x04lost\x18\x03 \x01(\v2#.snakepit.bridge.v1alpha1.LostLivesH\x00R\x04lostB\x06\n" +
+	"\x04kind\"E\n" +
+	"\tLostLives\x128\n" +
+	"\x05lives\x18\x01 \x03(\v2\".snakepit.bridge.v1alpha1.LostLifeR\x05lives\"\xde\x01\n" +
+	"\bLostLife\x12;\n" +
+	"\asession\x18\x01 \x01(\v2!.snakepit.bridge.v1alpha1.SessionR\asession\x12G\n" +
+	"\vincarnation\x18\x02 \x01(\v2%.snakepit.bridge.v1alpha1.IncarnationR\vincarnation\x12\x14\n" +
+	"\x05cause\x18\x03 \x01(\tR\x05cause\x12\x15\n" +
+	"\x06age_ms\x18\x04 \x01(\x04R\x05ageMs\x12\x1f\n" +
+	"\vbegun_again\x18\x05 \x01(\bR\n" +
+	"begunAgain\"\xb3\x03\n" +
 	"\aDesired\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -2475,14 +2663,15 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\vincarnation\x18\x01 \x01(\v2%.snakepit.bridge.v1alpha1.IncarnationR\vincarnation\x12\x14\n" +
 	"\x05cause\x18\x02 \x01(\tR\x05cause\x12\x1f\n" +
 	"\vdump_stacks\x18\x03 \x01(\bR\n" +
-	"dumpStacks\"\xa4\x03\n" +
+	"dumpStacks\"\xe5\x03\n" +
 	"\x0eFromSupervisor\x12C\n" +
 	"\astarted\x18\x01 \x01(\v2'.snakepit.bridge.v1alpha1.WorkerStartedH\x00R\astarted\x12@\n" +
 	"\x06exited\x18\x02 \x01(\v2&.snakepit.bridge.v1alpha1.WorkerExitedH\x00R\x06exited\x12B\n" +
 	"\aadapter\x18\x03 \x01(\v2&.snakepit.bridge.v1alpha1.AdapterStateH\x00R\aadapter\x12@\n" +
 	"\x05drain\x18\x04 \x01(\v2(.snakepit.bridge.v1alpha1.DrainRequestedH\x00R\x05drain\x12D\n" +
 	"\asession\x18\x05 \x01(\v2(.snakepit.bridge.v1alpha1.SessionChangedH\x00R\asession\x127\n" +
-	"\x05usage\x18\x06 \x01(\v2\x1f.snakepit.bridge.v1alpha1.UsageH\x00R\x05usageB\x06\n" +
+	"\x05usage\x18\x06 \x01(\v2\x1f.snakepit.bridge.v1alpha1.UsageH\x00R\x05usage\x12?\n" +
+	"\x04more\x18\a \x01(\v2).snakepit.bridge.v1alpha1.SupervisorStateH\x00R\x04moreB\x06\n" +
 	"\x04kind\"H\n" +
 	"\x05Usage\x12?\n" +
 	"\aworkers\x18\x01 \x03(\v2%.snakepit.bridge.v1alpha1.WorkerUsageR\aworkers\"\x92\x01\n" +
@@ -2526,12 +2715,14 @@ const file_bridge_v1alpha1_bridge_proto_rawDesc = "" +
 	"\x06closed\x18\x03 \x01(\bR\x06closed\"3\n" +
 	"\aSession\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\"\xe6\x02\n" +
+	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\"\xbc\x03\n" +
 	"\x0fSupervisorState\x12?\n" +
 	"\aworkers\x18\x01 \x03(\v2%.snakepit.bridge.v1alpha1.WorkerStateR\aworkers\x12@\n" +
 	"\aadapter\x18\x02 \x01(\v2&.snakepit.bridge.v1alpha1.AdapterStateR\aadapter\x12>\n" +
 	"\x05drain\x18\x03 \x01(\v2(.snakepit.bridge.v1alpha1.DrainRequestedR\x05drain\x12S\n" +
-	"\brestarts\x18\x04 \x03(\v27.snakepit.bridge.v1alpha1.SupervisorState.RestartsEntryR\brestarts\x1a;\n" +
+	"\brestarts\x18\x04 \x03(\v27.snakepit.bridge.v1alpha1.SupervisorState.RestartsEntryR\brestarts\x126\n" +
+	"\x04lost\x18\x05 \x03(\v2\".snakepit.bridge.v1alpha1.LostLifeR\x04lost\x12\x1c\n" +
+	"\tcontinued\x18\x06 \x01(\bR\tcontinued\x1a;\n" +
 	"\rRestartsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xf7\x01\n" +
@@ -2582,7 +2773,7 @@ func file_bridge_v1alpha1_bridge_proto_rawDescGZIP() []byte {
 }
 
 var file_bridge_v1alpha1_bridge_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_bridge_v1alpha1_bridge_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_bridge_v1alpha1_bridge_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_bridge_v1alpha1_bridge_proto_goTypes = []any{
 	(Role)(0),               // 0: snakepit.bridge.v1alpha1.Role
 	(ToolKind)(0),           // 1: snakepit.bridge.v1alpha1.ToolKind
@@ -2603,66 +2794,74 @@ var file_bridge_v1alpha1_bridge_proto_goTypes = []any{
 	(*SessionInfo)(nil),     // 16: snakepit.bridge.v1alpha1.SessionInfo
 	(*SessionEnd)(nil),      // 17: snakepit.bridge.v1alpha1.SessionEnd
 	(*ToSupervisor)(nil),    // 18: snakepit.bridge.v1alpha1.ToSupervisor
-	(*Desired)(nil),         // 19: snakepit.bridge.v1alpha1.Desired
-	(*Kill)(nil),            // 20: snakepit.bridge.v1alpha1.Kill
-	(*FromSupervisor)(nil),  // 21: snakepit.bridge.v1alpha1.FromSupervisor
-	(*Usage)(nil),           // 22: snakepit.bridge.v1alpha1.Usage
-	(*WorkerUsage)(nil),     // 23: snakepit.bridge.v1alpha1.WorkerUsage
-	(*WorkerStarted)(nil),   // 24: snakepit.bridge.v1alpha1.WorkerStarted
-	(*WorkerExited)(nil),    // 25: snakepit.bridge.v1alpha1.WorkerExited
-	(*AdapterState)(nil),    // 26: snakepit.bridge.v1alpha1.AdapterState
-	(*DrainRequested)(nil),  // 27: snakepit.bridge.v1alpha1.DrainRequested
-	(*SessionChanged)(nil),  // 28: snakepit.bridge.v1alpha1.SessionChanged
-	(*Session)(nil),         // 29: snakepit.bridge.v1alpha1.Session
-	(*SupervisorState)(nil), // 30: snakepit.bridge.v1alpha1.SupervisorState
-	(*WorkerState)(nil),     // 31: snakepit.bridge.v1alpha1.WorkerState
-	nil,                     // 32: snakepit.bridge.v1alpha1.FinishInfo.InfoEntry
-	nil,                     // 33: snakepit.bridge.v1alpha1.SupervisorState.RestartsEntry
+	(*LostLives)(nil),       // 19: snakepit.bridge.v1alpha1.LostLives
+	(*LostLife)(nil),        // 20: snakepit.bridge.v1alpha1.LostLife
+	(*Desired)(nil),         // 21: snakepit.bridge.v1alpha1.Desired
+	(*Kill)(nil),            // 22: snakepit.bridge.v1alpha1.Kill
+	(*FromSupervisor)(nil),  // 23: snakepit.bridge.v1alpha1.FromSupervisor
+	(*Usage)(nil),           // 24: snakepit.bridge.v1alpha1.Usage
+	(*WorkerUsage)(nil),     // 25: snakepit.bridge.v1alpha1.WorkerUsage
+	(*WorkerStarted)(nil),   // 26: snakepit.bridge.v1alpha1.WorkerStarted
+	(*WorkerExited)(nil),    // 27: snakepit.bridge.v1alpha1.WorkerExited
+	(*AdapterState)(nil),    // 28: snakepit.bridge.v1alpha1.AdapterState
+	(*DrainRequested)(nil),  // 29: snakepit.bridge.v1alpha1.DrainRequested
+	(*SessionChanged)(nil),  // 30: snakepit.bridge.v1alpha1.SessionChanged
+	(*Session)(nil),         // 31: snakepit.bridge.v1alpha1.Session
+	(*SupervisorState)(nil), // 32: snakepit.bridge.v1alpha1.SupervisorState
+	(*WorkerState)(nil),     // 33: snakepit.bridge.v1alpha1.WorkerState
+	nil,                     // 34: snakepit.bridge.v1alpha1.FinishInfo.InfoEntry
+	nil,                     // 35: snakepit.bridge.v1alpha1.SupervisorState.RestartsEntry
 }
 var file_bridge_v1alpha1_bridge_proto_depIdxs = []int32{
 	0,  // 0: snakepit.bridge.v1alpha1.Hello.role:type_name -> snakepit.bridge.v1alpha1.Role
 	5,  // 1: snakepit.bridge.v1alpha1.Hello.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
 	8,  // 2: snakepit.bridge.v1alpha1.Hello.tools:type_name -> snakepit.bridge.v1alpha1.Tool
-	30, // 3: snakepit.bridge.v1alpha1.Hello.supervisor:type_name -> snakepit.bridge.v1alpha1.SupervisorState
+	32, // 3: snakepit.bridge.v1alpha1.Hello.supervisor:type_name -> snakepit.bridge.v1alpha1.SupervisorState
 	7,  // 4: snakepit.bridge.v1alpha1.Hello.methods:type_name -> snakepit.bridge.v1alpha1.Method
 	1,  // 5: snakepit.bridge.v1alpha1.Tool.kind:type_name -> snakepit.bridge.v1alpha1.ToolKind
 	2,  // 6: snakepit.bridge.v1alpha1.Goodbye.reason:type_name -> snakepit.bridge.v1alpha1.GoodbyeReason
 	12, // 7: snakepit.bridge.v1alpha1.CallInfo.metadata:type_name -> snakepit.bridge.v1alpha1.Metadatum
-	32, // 8: snakepit.bridge.v1alpha1.FinishInfo.info:type_name -> snakepit.bridge.v1alpha1.FinishInfo.InfoEntry
+	34, // 8: snakepit.bridge.v1alpha1.FinishInfo.info:type_name -> snakepit.bridge.v1alpha1.FinishInfo.InfoEntry
 	15, // 9: snakepit.bridge.v1alpha1.FinishInfo.violations:type_name -> snakepit.bridge.v1alpha1.FieldViolation
 	12, // 10: snakepit.bridge.v1alpha1.FinishInfo.trailers:type_name -> snakepit.bridge.v1alpha1.Metadatum
 	12, // 11: snakepit.bridge.v1alpha1.FinishInfo.headers:type_name -> snakepit.bridge.v1alpha1.Metadatum
 	12, // 12: snakepit.bridge.v1alpha1.HeadersInfo.metadata:type_name -> snakepit.bridge.v1alpha1.Metadatum
-	19, // 13: snakepit.bridge.v1alpha1.ToSupervisor.desired:type_name -> snakepit.bridge.v1alpha1.Desired
-	20, // 14: snakepit.bridge.v1alpha1.ToSupervisor.kill:type_name -> snakepit.bridge.v1alpha1.Kill
-	3,  // 15: snakepit.bridge.v1alpha1.Desired.method:type_name -> snakepit.bridge.v1alpha1.StartMethod
-	5,  // 16: snakepit.bridge.v1alpha1.Kill.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
-	24, // 17: snakepit.bridge.v1alpha1.FromSupervisor.started:type_name -> snakepit.bridge.v1alpha1.WorkerStarted
-	25, // 18: snakepit.bridge.v1alpha1.FromSupervisor.exited:type_name -> snakepit.bridge.v1alpha1.WorkerExited
-	26, // 19: snakepit.bridge.v1alpha1.FromSupervisor.adapter:type_name -> snakepit.bridge.v1alpha1.AdapterState
-	27, // 20: snakepit.bridge.v1alpha1.FromSupervisor.drain:type_name -> snakepit.bridge.v1alpha1.DrainRequested
-	28, // 21: snakepit.bridge.v1alpha1.FromSupervisor.session:type_name -> snakepit.bridge.v1alpha1.SessionChanged
-	22, // 22: snakepit.bridge.v1alpha1.FromSupervisor.usage:type_name -> snakepit.bridge.v1alpha1.Usage
-	23, // 23: snakepit.bridge.v1alpha1.Usage.workers:type_name -> snakepit.bridge.v1alpha1.WorkerUsage
-	5,  // 24: snakepit.bridge.v1alpha1.WorkerUsage.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
-	5,  // 25: snakepit.bridge.v1alpha1.WorkerStarted.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
-	3,  // 26: snakepit.bridge.v1alpha1.WorkerStarted.method:type_name -> snakepit.bridge.v1alpha1.StartMethod
-	5,  // 27: snakepit.bridge.v1alpha1.WorkerExited.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
-	4,  // 28: snakepit.bridge.v1alpha1.AdapterState.phase:type_name -> snakepit.bridge.v1alpha1.AdapterPhase
-	3,  // 29: snakepit.bridge.v1alpha1.AdapterState.method:type_name -> snakepit.bridge.v1alpha1.StartMethod
-	5,  // 30: snakepit.bridge.v1alpha1.SessionChanged.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
-	29, // 31: snakepit.bridge.v1alpha1.SessionChanged.session:type_name -> snakepit.bridge.v1alpha1.Session
-	31, // 32: snakepit.bridge.v1alpha1.SupervisorState.workers:type_name -> snakepit.bridge.v1alpha1.WorkerState
-	26, // 33: snakepit.bridge.v1alpha1.SupervisorState.adapter:type_name -> snakepit.bridge.v1alpha1.AdapterState
-	27, // 34: snakepit.bridge.v1alpha1.SupervisorState.drain:type_name -> snakepit.bridge.v1alpha1.DrainRequested
-	33, // 35: snakepit.bridge.v1alpha1.SupervisorState.restarts:type_name -> snakepit.bridge.v1alpha1.SupervisorState.RestartsEntry
-	5,  // 36: snakepit.bridge.v1alpha1.WorkerState.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
-	29, // 37: snakepit.bridge.v1alpha1.WorkerState.sessions:type_name -> snakepit.bridge.v1alpha1.Session
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	21, // 13: snakepit.bridge.v1alpha1.ToSupervisor.desired:type_name -> snakepit.bridge.v1alpha1.Desired
+	22, // 14: snakepit.bridge.v1alpha1.ToSupervisor.kill:type_name -> snakepit.bridge.v1alpha1.Kill
+	19, // 15: snakepit.bridge.v1alpha1.ToSupervisor.lost:type_name -> snakepit.bridge.v1alpha1.LostLives
+	20, // 16: snakepit.bridge.v1alpha1.LostLives.lives:type_name -> snakepit.bridge.v1alpha1.LostLife
+	31, // 17: snakepit.bridge.v1alpha1.LostLife.session:type_name -> snakepit.bridge.v1alpha1.Session
+	5,  // 18: snakepit.bridge.v1alpha1.LostLife.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
+	3,  // 19: snakepit.bridge.v1alpha1.Desired.method:type_name -> snakepit.bridge.v1alpha1.StartMethod
+	5,  // 20: snakepit.bridge.v1alpha1.Kill.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
+	26, // 21: snakepit.bridge.v1alpha1.FromSupervisor.started:type_name -> snakepit.bridge.v1alpha1.WorkerStarted
+	27, // 22: snakepit.bridge.v1alpha1.FromSupervisor.exited:type_name -> snakepit.bridge.v1alpha1.WorkerExited
+	28, // 23: snakepit.bridge.v1alpha1.FromSupervisor.adapter:type_name -> snakepit.bridge.v1alpha1.AdapterState
+	29, // 24: snakepit.bridge.v1alpha1.FromSupervisor.drain:type_name -> snakepit.bridge.v1alpha1.DrainRequested
+	30, // 25: snakepit.bridge.v1alpha1.FromSupervisor.session:type_name -> snakepit.bridge.v1alpha1.SessionChanged
+	24, // 26: snakepit.bridge.v1alpha1.FromSupervisor.usage:type_name -> snakepit.bridge.v1alpha1.Usage
+	32, // 27: snakepit.bridge.v1alpha1.FromSupervisor.more:type_name -> snakepit.bridge.v1alpha1.SupervisorState
+	25, // 28: snakepit.bridge.v1alpha1.Usage.workers:type_name -> snakepit.bridge.v1alpha1.WorkerUsage
+	5,  // 29: snakepit.bridge.v1alpha1.WorkerUsage.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
+	5,  // 30: snakepit.bridge.v1alpha1.WorkerStarted.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
+	3,  // 31: snakepit.bridge.v1alpha1.WorkerStarted.method:type_name -> snakepit.bridge.v1alpha1.StartMethod
+	5,  // 32: snakepit.bridge.v1alpha1.WorkerExited.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
+	4,  // 33: snakepit.bridge.v1alpha1.AdapterState.phase:type_name -> snakepit.bridge.v1alpha1.AdapterPhase
+	3,  // 34: snakepit.bridge.v1alpha1.AdapterState.method:type_name -> snakepit.bridge.v1alpha1.StartMethod
+	5,  // 35: snakepit.bridge.v1alpha1.SessionChanged.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
+	31, // 36: snakepit.bridge.v1alpha1.SessionChanged.session:type_name -> snakepit.bridge.v1alpha1.Session
+	33, // 37: snakepit.bridge.v1alpha1.SupervisorState.workers:type_name -> snakepit.bridge.v1alpha1.WorkerState
+	28, // 38: snakepit.bridge.v1alpha1.SupervisorState.adapter:type_name -> snakepit.bridge.v1alpha1.AdapterState
+	29, // 39: snakepit.bridge.v1alpha1.SupervisorState.drain:type_name -> snakepit.bridge.v1alpha1.DrainRequested
+	35, // 40: snakepit.bridge.v1alpha1.SupervisorState.restarts:type_name -> snakepit.bridge.v1alpha1.SupervisorState.RestartsEntry
+	20, // 41: snakepit.bridge.v1alpha1.SupervisorState.lost:type_name -> snakepit.bridge.v1alpha1.LostLife
+	5,  // 42: snakepit.bridge.v1alpha1.WorkerState.incarnation:type_name -> snakepit.bridge.v1alpha1.Incarnation
+	31, // 43: snakepit.bridge.v1alpha1.WorkerState.sessions:type_name -> snakepit.bridge.v1alpha1.Session
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_bridge_v1alpha1_bridge_proto_init() }
@@ -2673,14 +2872,16 @@ func file_bridge_v1alpha1_bridge_proto_init() {
 	file_bridge_v1alpha1_bridge_proto_msgTypes[13].OneofWrappers = []any{
 		(*ToSupervisor_Desired)(nil),
 		(*ToSupervisor_Kill)(nil),
+		(*ToSupervisor_Lost)(nil),
 	}
-	file_bridge_v1alpha1_bridge_proto_msgTypes[16].OneofWrappers = []any{
+	file_bridge_v1alpha1_bridge_proto_msgTypes[18].OneofWrappers = []any{
 		(*FromSupervisor_Started)(nil),
 		(*FromSupervisor_Exited)(nil),
 		(*FromSupervisor_Adapter)(nil),
 		(*FromSupervisor_Drain)(nil),
 		(*FromSupervisor_Session)(nil),
 		(*FromSupervisor_Usage)(nil),
+		(*FromSupervisor_More)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2688,7 +2889,7 @@ func file_bridge_v1alpha1_bridge_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bridge_v1alpha1_bridge_proto_rawDesc), len(file_bridge_v1alpha1_bridge_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -120,9 +120,14 @@ type Supervisor struct {
 // DialSupervisor connects a supervisor with the workers that it lists, and waits for Welcome.
 func DialSupervisor(t testing.TB, socket, pod string, workers ...*bridgev1.WorkerState) *Supervisor {
 	t.Helper()
+	return DialSupervisorSaying(t, socket, pod, &bridgev1.SupervisorState{Workers: workers})
+}
+
+// DialSupervisorSaying connects a supervisor that says this in its Hello, and waits for Welcome.
+func DialSupervisorSaying(t testing.TB, socket, pod string, state *bridgev1.SupervisorState) *Supervisor {
+	t.Helper()
 	p := Dial(t, socket, &bridgev1.Hello{
-		Role: bridgev1.Role_ROLE_SUPERVISOR, Incarnation: &bridgev1.Incarnation{PodUid: pod},
-		Supervisor: &bridgev1.SupervisorState{Workers: workers},
+		Role: bridgev1.Role_ROLE_SUPERVISOR, Incarnation: &bridgev1.Incarnation{PodUid: pod}, Supervisor: state,
 	})
 	p.Expect(bridge.KindWelcome)
 	return &Supervisor{p, pod}

@@ -11,6 +11,7 @@ from conftest import Starter
 from container import alive
 from fake_router import FakeRouter
 from router_view import Worker, eventually
+from snakepit.bridge import messages
 from snakepit.bridge.protocol import Kind
 
 DAEMONS = '''
@@ -203,6 +204,61 @@ def test_router_killed_and_back_one_hello_with_sessions(start: Starter) -> None:
     # The busy worker says on CONTROL that it lives, and comes back with its session when the handler has returned.
     busy = router.wait_worker(1)
     assert router.call(busy, "whoami", epoch=13).outcome == 0
+
+
+def test_lost_lives_are_told_to_the_next_router(start: Starter) -> None:
+    container = start(source=DAEMONS)
+    router = container.router
+    router.desire(0, 1)
+    first, second = router.wait_worker(0), router.wait_worker(1)
+    router.open_session(first, "died with a router", 11)
+    router.open_session(first, "lives again", 12)
+    router.open_session(second, "drained", 13)
+    router.open_session(second, "died without a router", 14)
+    drained = {"session": {"name": "drained", "epoch": 13}, "cause": "DRAINED"}
+    drained["incarnation"] = {"slot": 1, "nonce": router.slots[1]}
+    router.order(messages.ToSupervisor(lost={"lives": [drained]}))
+    nonce, other = router.slots[0], router.slots[1]
+    router.kill_worker(0, "STUCK")
+    assert router.exited(nonce).cause == "STUCK"
+    router.open_session(router.wait_worker(0, not_nonce=nonce), "lives again", 22)
+    router.wait_told(lambda m: m.session.session.epoch == 22, "the session is mirrored")
+    router.kill()
+    os.kill(second.pid, signal.SIGKILL)
+    eventually(lambda: "a worker ended slot=1" in container.output(), "the supervisor saw it")
+    router = container.restart_router()
+    hello = eventually(lambda: next((h for h in router.hellos if h.supervisor.workers), None), "a Hello")
+    assert [s.name for w in hello.supervisor.workers for s in w.sessions] == ["lives again"]
+    lost = {x.session.name: x for x in hello.supervisor.lost}
+    assert {name: (x.session.epoch, x.cause, x.begun_again) for name, x in lost.items()} == {
+        "died with a router": (11, "STUCK", False),
+        "lives again": (12, "STUCK", True),
+        "drained": (13, "DRAINED", False),
+        "died without a router": (14, "KILLED", False),
+    }
+    assert {name: x.incarnation.nonce for name, x in lost.items() if name.startswith("died")} == {
+        "died with a router": nonce,
+        "died without a router": other,
+    }
+    assert not hello.supervisor.continued
+
+
+def test_more_sessions_than_a_hello_holds(start: Starter) -> None:
+    container = start(source=DAEMONS)
+    router = container.router
+    router.desire(0)
+    worker = router.wait_worker(0)
+    count = 3000
+    for epoch in range(1, count + 1):
+        router.open_session(worker, f"{epoch:0>128}", epoch)
+    router.wait_told(lambda m: m.session.session.epoch == count, "all are mirrored")
+    router.kill()
+    router = container.restart_router()
+    router.wait_told(lambda m: m.HasField("more") and not m.more.continued, "the last part")
+    parts = [next(h for h in router.hellos if h.supervisor.workers).supervisor]
+    parts += [m.more for m in router.told if m.HasField("more")]
+    epochs = [s.epoch for part in parts for w in part.workers for s in w.sessions]
+    assert sorted(epochs) == list(range(1, count + 1))
 
 
 def test_supervisor_killed_ends_everything(start: Starter) -> None:

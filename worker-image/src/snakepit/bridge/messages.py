@@ -17,6 +17,7 @@ SessionInfo: Final[Any] = messages.bridge_class("SessionInfo")
 SessionEnd: Final[Any] = messages.bridge_class("SessionEnd")
 ToSupervisor: Final[Any] = messages.bridge_class("ToSupervisor")
 FromSupervisor: Final[Any] = messages.bridge_class("FromSupervisor")
+SupervisorState: Final[Any] = messages.bridge_class("SupervisorState")
 
 
 def metadata_of(info: Any) -> list[tuple[str, str | bytes]]:

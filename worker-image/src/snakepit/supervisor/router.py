@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from snakepit import logs
@@ -20,10 +20,18 @@ _MAX_UNSENT: Final = 16 << 20
 _MANY_UNSENT: Final = 64 << 10
 
 
+def _control(message: Any) -> bytes:
+    payload: bytes = message.SerializeToString()
+    return encode_head(Kind.CONTROL, 0, 0, payload_bytes=len(payload)) + payload
+
+
 class RouterLink:
     """One link after the other. The owner calls `tick` when it is time to dial."""
 
-    def __init__(self, watch: Watch, path: str, hello: Callable[[], Any], obey: Callable[[Any], None]) -> None:
+    def __init__(
+        self, watch: Watch, path: str, hello: Callable[[], Iterator[Any]], obey: Callable[[Any], None]
+    ) -> None:
+        """`hello` yields the Hello, and then the FromSupervisor messages that it had no room for."""
         self._watch = watch
         self._path = path
         self._hello = hello
@@ -34,6 +42,8 @@ class RouterLink:
         self.alone_since: float | None = None
         self._decoder = Decoder()
         self._unsent = bytearray()
+        # What follows the Hello, a message each time that all before it was sent.
+        self._rest: Iterator[Any] = iter(())
         # What may only be sent after Welcome.
         self._held = bytearray()
         self._pause = _FIRST_PAUSE
@@ -63,15 +73,15 @@ class RouterLink:
         self.welcome = False
         self._decoder = Decoder()
         # Made now: what changes from here on follows it as Control frames.
-        self._unsent = bytearray(hello_frame(self._hello().SerializeToString()))
+        self._rest = self._hello()
+        self._unsent = bytearray(hello_frame(next(self._rest).SerializeToString()))
         self.writable(now)
 
     def send(self, message: Any, now: float) -> None:
         """Send a FromSupervisor. Without a link it is dropped: the next Hello says everything."""
         if self.sock is None:
             return
-        payload = message.SerializeToString()
-        frame = encode_head(Kind.CONTROL, 0, 0, payload_bytes=len(payload)) + payload
+        frame = _control(message)
         if not self.welcome:
             self._held += frame
             return
@@ -86,7 +96,7 @@ class RouterLink:
     def writable(self, now: float) -> None:
         """Send what the socket takes, and ask to be called again while something is left."""
         try:
-            while self.sock is not None and self._unsent:
+            while self.sock is not None and (self._unsent or self._more()):
                 sent = self.sock.send(self._unsent)
                 del self._unsent[:sent]
             if self.sock is not None:
@@ -98,6 +108,13 @@ class RouterLink:
                 self._lost(now, "the router does not read")
         except OSError as error:
             self._lost(now, str(error))
+
+    def _more(self) -> bool:
+        """Take the next part of what follows the Hello; False when there is none, or it must wait."""
+        message = next(self._rest, None) if self.welcome else None
+        if message is not None:
+            self._unsent += _control(message)
+        return message is not None
 
     def readable(self, now: float) -> None:
         """Read and obey what has come."""

@@ -6,14 +6,14 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import snakepit
 from snakepit import logs
 from snakepit.bridge import messages, supervision
 from snakepit.bridge.protocol import Role, StartMethod
-from snakepit.supervisor import launch
+from snakepit.supervisor import launch, mirror
 from snakepit.supervisor import options as told
 from snakepit.supervisor.adapter import AdapterImport
 from snakepit.supervisor.options import Options
@@ -49,6 +49,7 @@ class Supervisor:
         self._adapter = AdapterImport(self._watch, self._start_zygote, self._tell_adapter)
         self._router = RouterLink(self._watch, options.bridge, self._hello, self._obey)
         self._workers: dict[int, WorkerProcess] = {}
+        self._losses = mirror.Losses()
         # Our children that are not orphans: zygotes, and the keepers of spawned workers.
         self._known: set[int] = set()
         self._drain_until: float | None = None
@@ -120,24 +121,27 @@ class Supervisor:
 
     # What the router is told, and tells.
 
-    def _hello(self) -> Any:
+    def _hello(self) -> Iterator[Any]:
+        """Yield the Hello, and what it had no room for."""
         state: dict[str, Any] = {
-            "workers": [worker.state() for worker in self._workers.values()],
             "restarts": {number: slot.deaths for number, slot in self._rules.slots.items() if slot.deaths},
         }
         if self._adapter.phase is not None:
             state["adapter"] = self._adapter_state()
         if self._drain_until is not None:
             state["drain"] = {"deadline_ms": self._drain_ms()}
-        return messages.Hello(
+        parts = mirror.parts(self._workers.values(), self._losses, time.monotonic(), **state)
+        yield messages.Hello(
             role=int(Role.SUPERVISOR),
             versions=[1, 2],
             incarnation={"pod_uid": self._options.pod_uid},
             pid=os.getpid(),
             sdk_version=snakepit.__version__,
             runtime_version=platform.python_version(),
-            supervisor=state,
+            supervisor=next(parts),
         )
+        for part in parts:
+            yield messages.FromSupervisor(more=part)
 
     def _tell(self, **kind: Any) -> None:
         self._router.send(messages.FromSupervisor(**kind), time.monotonic())
@@ -176,6 +180,13 @@ class Supervisor:
             # An order for an incarnation that has ended must not hit its successor.
             if worker is not None and worker.job.nonce == named.nonce:
                 self._kill(named.slot, order.kill.cause[:_MAX_CAUSE] or "KILLED", order.kill.dump_stacks)
+        elif kind == "lost":
+            for life in order.lost.lives:
+                self._losses.told(life, time.monotonic())
+                worker = self._workers.get(life.incarnation.slot)
+                if worker is not None and worker.job.nonce == life.incarnation.nonce:
+                    # Its worker may hold it for a moment yet, and no router shall find it there.
+                    worker.sessions.pop(life.session.epoch, None)
 
     def _kill(self, slot: int, cause: str, stacks: bool = False) -> None:
         for action in self._rules.kill(slot, cause, stacks):
@@ -262,6 +273,8 @@ class Supervisor:
     def _report_ready(self, worker: WorkerProcess, now: float) -> None:
         for word in worker.read_report(self._watch):
             if isinstance(word, Changed):
+                if not word.closed:
+                    self._losses.began(word.name)
                 session = {"name": word.name, "epoch": word.epoch}
                 self._tell(session={"incarnation": worker.incarnation, "session": session, "closed": word.closed})
             elif isinstance(word, Loaded):
@@ -315,6 +328,7 @@ class Supervisor:
         if worker.status == signal.SIGKILL and cause in ("", "MEMORY_GUARD") and self._guard.explains(now):
             cause = cause or "CONTAINER_OOM"
         exited = worker.exited(cause, last_lines)
+        self._losses.ended(worker, exited["cause"], now)
         shown = ("cause", "exit_code", "signal", "error_type", "error_place")
         logs.write("supervisor", "a worker ended", slot=worker.job.slot, **{name: exited[name] for name in shown})
         self._tell(exited=exited)

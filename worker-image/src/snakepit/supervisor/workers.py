@@ -49,14 +49,13 @@ class WorkerProcess:
         return {"incarnation": self.incarnation, "proof": bytes.fromhex(self.job.proof), "method": int(self.method)}
 
     def state(self) -> dict[str, Any]:
-        """The fields of the WorkerState message."""
+        """The fields of the WorkerState message, without its sessions."""
         running = self.channels.page.read() if self.channels else []
         start_ns, epoch = running[0] if running else (0, 0)
         busy_ms = max(0, time.monotonic_ns() - start_ns) // 1_000_000 if start_ns else 0
         return {
             "incarnation": self.incarnation,
             "proof": bytes.fromhex(self.job.proof),
-            "sessions": [{"name": name, "epoch": epoch} for epoch, name in self.sessions.items()],
             "busy": bool(start_ns),
             "busy_ms": busy_ms,
             "busy_epoch": epoch if start_ns else 0,
