@@ -137,7 +137,11 @@ def _encode_dict(value: Mapping[Any, Any], target: Any, path: str, depth: int) -
     for key, item in value.items():
         if not isinstance(key, str):
             raise EncodeError(path, f"key {key!r:.60} is {type(key).__name__}; keys must be str")
-        encode_into(item, fields[key], f"{path}.{key}", depth + 1)
+        try:
+            field = fields[key]
+        except ValueError:
+            raise EncodeError(path, f"key {key!a:.60} with lone surrogates is not valid Unicode") from None
+        encode_into(item, field, f"{path}.{key}", depth + 1)
 
 
 def _encode_other(value: object, target: Any, path: str, depth: int) -> None:

@@ -48,7 +48,7 @@ def test_workers_in_a_pod_outlive_the_router_without_limit() -> None:
 
 
 words = (
-    st.builds(report.Changed, st.text(max_size=128), st.integers(0, 2**64 - 1), st.booleans())
+    st.builds(report.Changed, st.text(min_size=1, max_size=32), st.integers(0, 2**64 - 1), st.booleans())
     | st.builds(report.Failed, st.sampled_from(["import", "setup"]), st.text(), st.text(), st.text())
     | st.sampled_from([report.Ready(), report.Loaded()])
 )
@@ -62,6 +62,15 @@ def test_words_round_trip(word: report.Word) -> None:
         except UnicodeEncodeError:
             return
     assert report.decode(report.encode(word)) == word
+
+
+@given(st.binary(max_size=200) | st.builds(lambda kind, rest: kind + rest, st.sampled_from([b"F", b"O"]), st.binary()))
+def test_other_packets_are_no_words(packet: bytes) -> None:
+    try:
+        word = report.decode(packet)
+    except ValueError:
+        return
+    assert report.encode(word) == packet or isinstance(word, report.Failed)
 
 
 def test_loading_names_what_is_there() -> None:

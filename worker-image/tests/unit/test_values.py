@@ -86,6 +86,7 @@ def test_what_has_a_plain_form() -> None:
         ({"a": [1, object()]}, "value.a[1]", "builtins.object"),
         ({1: 2}, "value", "keys must be str"),
         ("\ud800", "value", "surrogates"),
+        ([{"a": {"\ud800": 1}}], "value[0].a", "surrogates"),
         ([lambda: None], "value[0]", "function"),
     ],
 )

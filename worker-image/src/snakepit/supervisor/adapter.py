@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from snakepit import logs
 from snakepit.bridge.protocol import AdapterPhase, StartMethod
@@ -112,15 +112,17 @@ class AdapterImport:
         if not packet:
             self._lost(now)
             return
-        word: dict[str, Any] = json.loads(packet)
-        if "failed" in word:
-            self._fail(Failed("import", *word["failed"]), now)
+        try:
+            failed, hazard = _imported(packet)
+        except (ValueError, TypeError, LookupError):
+            failed, hazard = ("ProtocolError", "", "it wrote to a descriptor that is not its own"), ""
+        if failed:
+            self._fail(Failed("import", *failed), now)
             return
         self._loaded = True
         self._loaded_at = now
         self._failures = 0
         self.error = None
-        hazard: str = word["loaded"]
         if hazard and self.asked == StartMethod.AUTO:
             self.use_spawn(hazard)
             return
@@ -220,3 +222,12 @@ class AdapterImport:
     def _set(self, phase: AdapterPhase) -> None:
         self.phase = phase
         self._changed()
+
+
+def _imported(packet: bytes) -> tuple[tuple[str, str, str] | None, str]:
+    """Return how an import failed, or why no fork is safe. Raises on anything else: user code has the descriptor."""
+    word = json.loads(packet)
+    if "failed" not in word:
+        return None, str(word["loaded"])
+    kind, place, message = map(str, word["failed"])
+    return (kind, place, message), ""

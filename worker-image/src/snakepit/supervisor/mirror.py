@@ -95,20 +95,22 @@ def parts(workers: Iterable[WorkerProcess], losses: Losses, now: float, **more: 
     entries = dict(zip(workers, state.workers, strict=True))
     room = PART_BYTES
     for worker, (epoch, name) in [(each, life) for each in workers for life in each.sessions.items()]:
-        room -= len(name.encode()) + _ENTRY_BYTES
-        if room < 0:
+        size = len(name.encode()) + _ENTRY_BYTES
+        if size > room:
             state.continued = True
             yield state
             state, entries, room = messages.SupervisorState(), {}, PART_BYTES
+        room -= size
         if epoch in worker.sessions:
             if worker not in entries:
                 entries[worker] = state.workers.add(incarnation=worker.incarnation)
             entries[worker].sessions.add(name=name, epoch=epoch)
     for loss in losses:
-        room -= len(loss.name.encode()) + len(loss.cause) + _ENTRY_BYTES
-        if room < 0:
+        size = len(loss.name.encode()) + len(loss.cause) + _ENTRY_BYTES
+        if size > room:
             state.continued = True
             yield state
             state, room = messages.SupervisorState(), PART_BYTES
+        room -= size
         state.lost.add(**loss.fields(now))
     yield state

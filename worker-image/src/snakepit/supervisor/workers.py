@@ -9,6 +9,7 @@ import socket
 import time
 from typing import Any, Final
 
+from snakepit import logs
 from snakepit.bridge.protocol import StartMethod
 from snakepit.supervisor.launch import Channels
 from snakepit.supervisor.watch import Callback, Watch
@@ -16,6 +17,8 @@ from snakepit.worker.report import MAX_PACKET, Changed, Failed, Job, Word, decod
 from snakepit.zygote import channel, linux
 
 KEEPER_SECONDS: Final = 2.0
+# More than any pool allows a worker (sessions.maxPerWorker).
+_MAX_SESSIONS: Final = 20_000
 _FRAME: Final = re.compile(r'File "([^"<][^"]*)", line (\d+)')
 
 
@@ -37,6 +40,7 @@ class WorkerProcess:
         self.keeper_limit: float | None = None
         # Until when its stacks are awaited, before it is killed.
         self.stacks_until: float | None = None
+        self._complained = False
         self._watched: set[socket.socket] = set()
 
     @property
@@ -114,14 +118,30 @@ class WorkerProcess:
             if not packet:
                 self.stop_watching(watch, self.channels.report)
                 return words
-            word = decode(packet)
+            try:
+                word = decode(packet)
+                if isinstance(word, Changed):
+                    self._mirror(word)
+            except ValueError as error:
+                self._complain(error)
+                continue
             words.append(word)
-            if isinstance(word, Changed) and word.closed:
-                self.sessions.pop(word.epoch, None)
-            elif isinstance(word, Changed):
-                self.sessions[word.epoch] = word.name
-            elif isinstance(word, Failed):
+            if isinstance(word, Failed):
                 self.failed = word
+
+    def _mirror(self, word: Changed) -> None:
+        if word.closed:
+            self.sessions.pop(word.epoch, None)
+        elif len(self.sessions) >= _MAX_SESSIONS:
+            raise ValueError(f"more than {_MAX_SESSIONS} sessions")
+        else:
+            self.sessions[word.epoch] = word.name
+
+    def _complain(self, error: ValueError) -> None:
+        """Log, once, that user code writes to a descriptor that is not its own. Its words are left out."""
+        if not self._complained:
+            self._complained = True
+            logs.write("supervisor", "a worker says what means nothing", slot=self.job.slot, error=error)
 
     def start_watching(self, watch: Watch, what: socket.socket, callback: Callback) -> None:
         """Wait for a channel."""

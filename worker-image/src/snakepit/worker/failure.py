@@ -52,10 +52,10 @@ class DeclarationError(TypeError):
 
 
 def cut(text: str, limit: int) -> str:
-    """Return at most `limit` bytes of a text, in UTF-8, on one character's border."""
+    """Return at most `limit` bytes of a text, in UTF-8, on one character's border; what is no character becomes `?`."""
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= limit:
-        return text if len(encoded) == len(text) else encoded.decode()
+        return encoded.decode()
     return encoded[: limit - 3].decode("utf-8", "ignore") + "…"
 
 
@@ -166,7 +166,17 @@ class FailureError(Exception):
 
 
 def of_exception(error: BaseException, options: ToolOptions | None = None, cancelled: bool = False) -> Failure:
-    """Return how a call fails that ended with this exception."""
+    """Return how a call fails that ended with this exception. Never raises: that would end the worker."""
+    try:
+        return _described(error, options, cancelled)
+    except Exception as second:
+        logs.write("worker", "an exception cannot be described", error=type(second).__name__)
+        return Failure(
+            Code.UNKNOWN, "ADAPTER_EXCEPTION", f"an exception that cannot be described: {type(second).__name__}"
+        )
+
+
+def _described(error: BaseException, options: ToolOptions | None, cancelled: bool) -> Failure:
     if isinstance(error, BadArgumentsError):
         shown = error.violations[:_MAX_VIOLATIONS]
         violations = [{"field": cut(field, 128), "description": cut(text, 160)} for field, text in shown]

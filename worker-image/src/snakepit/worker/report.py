@@ -13,6 +13,8 @@ import socket
 import struct
 from typing import Final
 
+from snakepit.bridge.protocol import MAX_SESSION_NAME
+
 _CHANGE: Final = struct.Struct("<cQ")
 _JOB: Final = struct.Struct("<HQ16s?H")
 # Room for 256 calls at a time, the most that a worker may run.
@@ -117,16 +119,20 @@ def encode(word: Word) -> bytes:
 
 
 def decode(packet: bytes) -> Word:
-    """Return the word in a packet."""
+    """Return the word in a packet; ValueError when it is none: user code shares the worker's descriptors."""
     kind = packet[:1]
-    if kind in (b"O", b"C"):
+    if kind in (b"O", b"C") and _CHANGE.size < len(packet) <= _CHANGE.size + MAX_SESSION_NAME:
         _, epoch = _CHANGE.unpack_from(packet)
         return Changed(packet[_CHANGE.size :].decode(), epoch, kind == b"C")
-    if kind == b"R":
+    if packet == b"R":
         return Ready()
-    if kind == b"L":
+    if packet == b"L":
         return Loaded()
-    return Failed(**json.loads(packet[1:]))
+    fields = json.loads(packet[1:]) if kind == b"F" else None
+    known = {field.name for field in dataclasses.fields(Failed)}
+    if not isinstance(fields, dict) or fields.keys() != known or not all(isinstance(x, str) for x in fields.values()):
+        raise ValueError(f"no word of a worker: {packet[:32]!r}")
+    return Failed(**fields)
 
 
 class Page:
