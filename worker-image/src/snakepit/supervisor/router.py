@@ -61,7 +61,12 @@ class RouterLink:
             self.alone_since = now
         if self.sock is not None or now < self.dial_at:
             return
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            # Too many open files may be fewer a moment later.
+            self._later(now, str(error))
+            return
         sock.setblocking(False)
         problem = sock.connect_ex(self._path)
         if problem:
