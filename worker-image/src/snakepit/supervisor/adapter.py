@@ -81,8 +81,13 @@ class AdapterImport:
                 self._loaded = False
                 self._limit = now + self._startup_seconds
                 self._stack_limit = None
-                self.zygote = self._start_zygote()
-                self._watch.add(self.zygote.channel, self.readable)
+                try:
+                    self.zygote = self._start_zygote()
+                except (OSError, ValueError) as error:
+                    # Want of processes or descriptors, perhaps for a moment. What runs goes on.
+                    self._put_off(Failed("start", type(error).__name__, "", str(error)), now)
+                else:
+                    self._watch.add(self.zygote.channel, self.readable)
         elif not self._loaded and now >= self._limit:
             if self._stack_limit is None:
                 # Ask where it hangs before it is ended.
@@ -175,6 +180,14 @@ class AdapterImport:
     def _time_out(self, now: float) -> None:
         text = f"the import did not end within {self._startup_seconds:g} s (startup.timeout)"
         self._fail(Failed("import", "StartupTimeout", self._hang_place(), text), now)
+
+    def _put_off(self, word: Failed, now: float) -> None:
+        if self.phase != AdapterPhase.LOADED:
+            self._fail(word, now)
+            return
+        self._not_before = now + pause_before(self._failures)
+        self._failures += 1
+        logs.write("supervisor", "no zygote could be started; trying again", error=word.message)
 
     def _fail(self, word: Failed, now: float) -> None:
         self._retire()

@@ -75,22 +75,26 @@ def _run(module: str, arguments: list[str], passed: list[int], output: int, env:
 
 
 def start_zygote(output: Output, adapter: str, arguments: list[str]) -> Zygote:
-    """Start a zygote for the adapter."""
-    ours, theirs = _pair()
-    # Requests for a batch of 256 workers wait here.
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-    stacks, stacks_write = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(stacks, False)
-    source, write = output.open()
-    try:
-        passed = [theirs.fileno(), stacks_write]
-        words = [str(theirs.fileno()), str(stacks_write), adapter, *arguments]
+    """Start a zygote for the adapter. Raises OSError or ValueError when it cannot; nothing is left open then."""
+    with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+        channel, their_channel = _pair()
+        ours.callback(channel.close)
+        theirs.callback(their_channel.close)
+        # Requests for a batch of 256 workers wait here.
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        stacks, stacks_write = os.pipe2(os.O_CLOEXEC)
+        ours.callback(os.close, stacks)
+        theirs.callback(os.close, stacks_write)
+        os.set_blocking(stacks, False)
+        source, write = output.open()
+        ours.callback(output.finish, source)
+        theirs.callback(os.close, write)
+        passed = [their_channel.fileno(), stacks_write]
+        words = [str(their_channel.fileno()), str(stacks_write), adapter, *arguments]
         pid = _run("snakepit.zygote", words, passed, write, zygote_environment())
-    finally:
-        theirs.close()
-        os.close(stacks_write)
-        os.close(write)
-    return Zygote(pid, ours, stacks, source)
+        # From here on they are the caller's.
+        ours.pop_all()
+    return Zygote(pid, channel, stacks, source)
 
 
 def start_worker(output: Output, job: Job, zygote: Zygote | None) -> tuple[Channels, int]:

@@ -100,7 +100,13 @@ def serve(channel: socket.socket, exits: int, target: Any, bare: bool) -> None:
         share.give(int(packet))
         # A signal between the fork and the keeper's own blocking would end it.
         block()
-        if fork() == 0:
+        try:
+            child = fork()
+        except OSError as error:
+            # The supervisor takes the end of the channels as the worker's, and tries again.
+            child = -1
+            logs.write("zygote", "no worker could be forked", error=error)
+        if child == 0:
             ends = Ends(*descriptors)
             os.dup2(ends.output, 1)
             os.dup2(ends.output, 2)
