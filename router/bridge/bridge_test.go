@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -157,6 +159,29 @@ func TestAHelloIsHeldUntilTheSupervisorAnnouncesIt(t *testing.T) {
 	early := fakeworker.Dial(t, h.socket, &bridgev1.Hello{Role: bridgev1.Role_ROLE_CONTROL, Incarnation: id, Proof: fakeworker.Proof(5)})
 	fakeworker.DialSupervisor(t, h.socket, pod, fakeworker.State(pod, 3, 5))
 	early.Expect(bridge.KindWelcome)
+}
+
+// short is a listener that is out of descriptors a few times.
+type short struct {
+	net.Listener
+	left atomic.Int32
+}
+
+func (l *short) Accept() (net.Conn, error) {
+	if l.left.Add(-1) >= 0 {
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.Listener.Accept()
+}
+
+func TestWantOfDescriptorsPasses(t *testing.T) {
+	h := newHouseOn(t, func(l net.Listener) net.Listener {
+		wrapped := &short{Listener: l}
+		wrapped.left.Store(2)
+		return wrapped
+	})
+	h.expect("note: a connection could not be accepted; trying again")
+	h.up()
 }
 
 func TestAHelloInParts(t *testing.T) {

@@ -2,6 +2,7 @@ package bridge_test
 
 import (
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,12 @@ type house struct {
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
+	return newHouseOn(t, func(l net.Listener) net.Listener { return l })
+}
+
+// newHouseOn is newHouse with another listener before the bridge's own.
+func newHouseOn(t *testing.T, wrap func(net.Listener) net.Listener) *house {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "spk")
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +50,7 @@ func newHouse(t *testing.T) *house {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- h.server.Serve(ctx, l) }()
+	go func() { done <- h.server.Serve(ctx, wrap(l)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	bridgev1 "github.com/snakepit-k8s/snakepit/api/bridge/v1alpha1"
@@ -20,6 +21,7 @@ const (
 	identityTimeout = 10 * time.Second
 	duplicateWait   = time.Second
 	exitWait        = 500 * time.Millisecond
+	acceptPause     = 100 * time.Millisecond
 	maxStrangers    = 16
 	maxConnections  = 2*256 + 1 + maxStrangers
 )
@@ -132,6 +134,16 @@ func Listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
+// passing says that an error of Accept is about this moment (descriptors, memory, a peer that left), and not about the listener.
+func passing(err error) bool {
+	for _, cause := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.ECONNABORTED} {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return false
+}
+
 // Serve accepts connections until the context ends; then it closes all of them and waits for their goroutines.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
@@ -139,6 +151,14 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	s.group.Go(func() { s.heartbeat(ctx) })
 	for {
 		c, err := l.Accept()
+		if err != nil && ctx.Err() == nil && passing(err) {
+			s.handler.Note("a connection could not be accepted; trying again", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(acceptPause):
+			}
+			continue
+		}
 		if err != nil {
 			s.close()
 			s.group.Wait()
