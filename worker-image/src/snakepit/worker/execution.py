@@ -16,7 +16,7 @@ from snakepit.bridge.protocol import ToolKind
 from snakepit.context import Context
 from snakepit.errors import Code
 from snakepit.worker.call import Call
-from snakepit.worker.failure import BadArgumentsError, DeclarationError, Failure, FailureError, of_exception
+from snakepit.worker.failure import BadArgumentsError, DeclarationError, Failure, FailureError, cut, of_exception
 from snakepit.worker.hints import Checker, Problems, UnsupportedHintError, compile_hint
 from snakepit.worker.wire import CancelledCallError
 
@@ -183,7 +183,7 @@ class Tool:
             text = self.options.description
             if text is None:
                 text = " ".join((inspect.getdoc(self.function) or "").split("\n\n")[0].split())
-            self._description = text.encode()[:_MAX_DESCRIPTION].decode("utf-8", "ignore")
+            self._description = cut(text, _MAX_DESCRIPTION)
         return self._description
 
     def parameters_schema(self) -> str:
