@@ -82,6 +82,8 @@ def test_an_exception_that_is_no_text(start: Starter, source: str, method: Start
 
 
 WORDS = [b"O", b"C12345678", b"O\x07\0\0\0\0\0\0\0" + b"\xff\xfe", b"F{", b"F[1]", b"F{}", b"\xff" * 100]
+# JSON that no message can hold, and such as no parser can.
+WORDS += [b'F{"stage":"run","type":"\\udc80","place":"","message":""}', b"F" + b"[" * 8000]
 
 
 def test_words_that_mean_nothing_end_no_supervisor(start: Starter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -15,7 +14,7 @@ from snakepit.bridge.protocol import AdapterPhase, StartMethod
 from snakepit.bridge.supervision import STEADY_SECONDS, pause_before
 from snakepit.supervisor.launch import Zygote
 from snakepit.supervisor.watch import Watch
-from snakepit.worker.report import Failed
+from snakepit.worker.report import Failed, plain
 from snakepit.zygote import linux
 
 # Workers that may be starting at once, whatever the router asks for: at most all of a container.
@@ -239,7 +238,7 @@ class AdapterImport:
 
 def _imported(packet: bytes) -> tuple[tuple[str, str, str] | None, str]:
     """Return how an import failed, or why no fork is safe. Raises on anything else: user code has the descriptor."""
-    word = json.loads(packet)
+    word = plain(packet)
     if "failed" not in word:
         return None, str(word["loaded"])
     kind, place, message = map(str, word["failed"])

@@ -11,7 +11,7 @@ import json
 import mmap
 import socket
 import struct
-from typing import Final
+from typing import Any, Final
 
 from snakepit.bridge.protocol import MAX_SESSION_NAME
 
@@ -118,6 +118,16 @@ def encode(word: Word) -> bytes:
             return b"F" + json.dumps(dataclasses.asdict(word)).encode()
 
 
+def plain(data: bytes) -> Any:
+    """Return what JSON says, if every text of it is one that can be passed on; else ValueError."""
+    try:
+        value = json.loads(data)
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
 def decode(packet: bytes) -> Word:
     """Return the word in a packet; ValueError when it is none: user code shares the worker's descriptors."""
     kind = packet[:1]
@@ -128,7 +138,7 @@ def decode(packet: bytes) -> Word:
         return Ready()
     if packet == b"L":
         return Loaded()
-    fields = json.loads(packet[1:]) if kind == b"F" else None
+    fields = plain(packet[1:]) if kind == b"F" else None
     known = {field.name for field in dataclasses.fields(Failed)}
     if not isinstance(fields, dict) or fields.keys() != known or not all(isinstance(x, str) for x in fields.values()):
         raise ValueError(f"no word of a worker: {packet[:32]!r}")
