@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from container import Container, alive
+from container import Container, alive, make_cgroup
 from router_view import eventually
 from snakepit.supervisor.resources import cgroup
 
@@ -46,25 +45,11 @@ HUNGRY = """
 """
 
 
-def _limited() -> Path:
-    """Make a cgroup with a memory limit, or skip the test."""
-    for mount in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")):
-        place = mount / f"snakepit-test-{os.getpid()}"
-        try:
-            place.mkdir()
-        except OSError:
-            continue
-        for name in ("memory.limit_in_bytes", "memory.max"):
-            if (place / name).exists():
-                (place / name).write_text(str(LIMIT))
-                return place
-        place.rmdir()
-    pytest.skip("no cgroup with a memory limit can be made here")
-
-
 @pytest.fixture
 def container(folder: Path) -> Iterator[Container]:
-    place = _limited()
+    bound = make_cgroup("memory", "memory.limit_in_bytes", "memory.max")
+    bound.write_text(str(LIMIT))
+    place = bound.parent
     (folder / "app.py").write_text(textwrap.dedent(HUNGRY))
     made = Container(folder, "app:App")
     made.joins.append(place / "cgroup.procs")

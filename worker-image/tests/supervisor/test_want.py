@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from container import Container, alive
+from container import Container, alive, make_cgroup
 from router_view import eventually
 from snakepit.bridge.protocol import StartMethod
 
@@ -25,23 +25,9 @@ APP = """
 """
 
 
-def _group() -> Path:
-    """Make a cgroup that can bound processes, or skip the test."""
-    for mount in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")):
-        place = mount / f"snakepit-test-{os.getpid()}"
-        try:
-            place.mkdir()
-        except OSError:
-            continue
-        if (place / "pids.max").exists():
-            return place
-        place.rmdir()
-    pytest.skip("no cgroup that bounds processes can be made here")
-
-
 @pytest.fixture
 def group() -> Iterator[Path]:
-    place = _group()
+    place = make_cgroup("pids", "pids.max").parent
     yield place
     eventually(lambda: not (place / "cgroup.procs").read_text(), "its processes are gone")
     place.rmdir()
