@@ -65,11 +65,6 @@ func (a *audit) forget(namespace string) {
 	delete(a.groups, namespace)
 }
 
-// over says whether a life ended before a revision, or nothing of it ran any more.
-func over(l fixture.Life, revision uint64) bool {
-	return (l.Died != 0 && l.Died <= revision) || (l.Killed != 0 && l.Killed <= revision)
-}
-
 // creates counts how often each name was made; pools are the user's and do not count, nor does what has no owner. Pods count by their group:
 // which number one gets depends on whether the one before is gone already.
 func creates(lives []fixture.Life) map[string]int {
@@ -100,7 +95,7 @@ func crowded(lives []fixture.Life, forced map[types.UID]bool) []string {
 	var found []string
 	for i, a := range lives {
 		for _, b := range lives[i+1:] {
-			if a.Kind == "Pod" && b.Kind == "Pod" && pools[a.Owner] != "" && pools[a.Owner] == pools[b.Owner] && !over(a, b.Born) {
+			if a.Kind == "Pod" && b.Kind == "Pod" && pools[a.Owner] != "" && pools[a.Owner] == pools[b.Owner] && !a.Over(b.Born) {
 				found = append(found, fmt.Sprintf("pods %s and %s of one pool lived at the same time", a.Name, b.Name))
 			}
 		}
