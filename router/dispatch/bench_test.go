@@ -43,6 +43,7 @@ func cycle(b *testing.B, d *Dispatcher, outstanding int, name func(i int) string
 	}
 	admit := func(i int, c *Call) {
 		*c = Call{Session: name(i)}
+		d.Aim(c, "/demo.Echo/Unary")
 		d.Admit(c, now)
 		note()
 	}

@@ -34,8 +34,8 @@ type Dispatcher struct {
 	seq      uint64
 	queued   int
 	reserved int
-	service  average // from Accepted
-	held     average // from the slot
+	paces    map[string]*average // from Accepted, by tool or method
+	held     average             // from the slot
 
 	workers    map[session.Worker]*Worker
 	order      []*Worker         // the same by slot and nonce, so that equal events have equal outcomes
@@ -70,7 +70,7 @@ type Dispatcher struct {
 // New makes a dispatcher without workers. Calls that name a session are refused with Recovering until Supervised or Recovered.
 func New(pod string, settings Settings, now time.Time) *Dispatcher {
 	d := &Dispatcher{
-		sessions: session.NewTable(pod, now), tenants: fair.NewTenants(), lanes: make([]*lane, 1),
+		sessions: session.NewTable(pod, now), tenants: fair.NewTenants(), lanes: make([]*lane, 1), paces: map[string]*average{},
 		workers: map[session.Worker]*Worker{}, bySessions: least.New(), byCalls: least.New(), patient: true,
 	}
 	d.budget.fill(now)

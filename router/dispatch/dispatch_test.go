@@ -42,6 +42,7 @@ func (w *world) admit(t *rapid.T) {
 	w.arrived++
 	w.order[c] = w.arrived
 	w.waiting[c] = true
+	w.d.Aim(c, rapid.SampledFrom([]string{"short", "short", "short", "long", "new", ""}).Draw(t, "tool"))
 	w.d.Admit(c, w.now)
 	w.apply()
 	if c.Life != nil && c.Life.Queued() > w.d.settings.PerSession+2 { // and what is repeated
@@ -180,7 +181,7 @@ func (w *world) calls(slots int) map[string]func(*rapid.T) {
 			w.now = w.now.Add(time.Duration(rapid.IntRange(1, 6000).Draw(t, "ms")) * time.Millisecond)
 			w.d.Tick(w.now)
 			w.apply()
-			if c := w.d.ahead.head; c != nil && w.d.free > w.d.recalls && w.now.Sub(c.Worker.active.head.Began) > w.d.service.mean+recallCost {
+			if c := w.d.ahead.head; c != nil && w.d.free > w.d.recalls && w.now.Sub(c.Worker.active.head.Began) > w.d.usual(c.Worker.active.head)+recallCost {
 				t.Fatalf("a worker is free, and a call waits behind another worker's")
 			}
 		},

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/snakepit-k8s/snakepit/router/dispatch/fair"
@@ -43,32 +44,52 @@ func (h *hosts) remove(w *Worker) {
 	w.hostBefore, w.hostBehind = nil, nil
 }
 
-// mayHost says whether the worker may be sent one more call behind the one that it runs.
+// maxPaces bounds the tools and methods whose average is known.
+const maxPaces = 1024
+
+// Aim says which tool or method a call is for: before Admit, or as soon as that is known.
+func (d *Dispatcher) Aim(c *Call, target string) {
+	c.pace = d.paces[target]
+	if c.pace == nil && target != "" && len(d.paces) < maxPaces {
+		c.pace = &average{}
+		d.paces[strings.Clone(target)] = c.pace // the text is a part of a request
+	}
+	if c.at == reserved {
+		d.count(c.Worker)
+	}
+}
+
+// usual is how long the call is taken to run; longer than PrefetchBelow while that is not known.
+func (d *Dispatcher) usual(c *Call) time.Duration {
+	if c.pace == nil || c.pace.samples < minSamples {
+		return d.settings.PrefetchBelow + 1
+	}
+	return max(c.pace.mean, 1)
+}
+
+// mayHost says whether the worker may be sent one more call: what it has already is known to take no longer than PrefetchBelow together.
+// Each tool has its own average, because a call behind a long one cannot be had back from a worker that holds the interpreter's lock.
 func (d *Dispatcher) mayHost(w *Worker) bool {
-	if w.State != Ready || !w.prefetch || w.active.n != 1 || w.long || len(w.following) >= d.depth() {
+	if w.State != Ready || !w.prefetch || w.active.n != 1 || w.long || len(w.following) >= MaxAhead {
 		return false
 	}
 	runs := w.active.head
-	return !runs.Stream && !runs.Open
-}
-
-// depth is how many calls may be sent ahead to a worker: as many as run for no longer than PrefetchBelow together, and 0 while calls are not known
-// to be that short.
-func (d *Dispatcher) depth() int {
-	if d.service.samples < minSamples || d.service.mean >= d.settings.PrefetchBelow {
-		return 0
+	if runs.Stream || runs.Open {
+		return false
 	}
-	return int(min(d.settings.PrefetchBelow/max(d.service.mean, 1), MaxAhead))
+	takes := d.usual(runs)
+	for _, c := range w.following {
+		takes += d.usual(c)
+	}
+	return takes <= d.settings.PrefetchBelow
 }
 
 // sendAhead gives the call without a session that is due first to a worker that will soon have a slot.
 func (d *Dispatcher) sendAhead(now time.Time) {
-	if d.depth() == 0 {
-		return
-	}
 	for w := d.hosts.head; w != nil; {
 		next := w.hostBehind
-		if now.Sub(w.active.head.Began) <= d.settings.PrefetchBelow {
+		w.long = now.Sub(w.active.head.Began) > d.settings.PrefetchBelow // longer than it was taken for
+		if d.mayHost(w) {
 			d.follow(w, now)
 			if d.hosts.head == w { // the next call goes to another one
 				d.hosts.remove(w)
@@ -76,7 +97,6 @@ func (d *Dispatcher) sendAhead(now time.Time) {
 			}
 			return
 		}
-		w.long = true // longer than it was taken for
 		d.count(w)
 		w = next
 	}
@@ -138,7 +158,7 @@ func (d *Dispatcher) promote(w *Worker, now time.Time) {
 // anyway is left: taking it back costs more.
 func (d *Dispatcher) recallSome(now time.Time) {
 	for c := d.ahead.head; c != nil && d.recalls < d.free; c = d.ahead.head {
-		if runs := c.Worker.active.head; runs != nil && now.Sub(runs.Began) < d.service.mean+recallCost {
+		if runs := c.Worker.active.head; runs != nil && d.usual(runs) <= d.settings.PrefetchBelow && now.Sub(runs.Began) < d.usual(runs)+recallCost {
 			return
 		}
 		d.recall(c)

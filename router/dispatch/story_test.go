@@ -17,6 +17,9 @@ type story struct {
 	log []string
 }
 
+// tool is what calls are for unless a story says otherwise.
+const tool = "tool"
+
 func tell(t *testing.T, workers, slots int, change func(*Settings)) *story {
 	t.Helper()
 	s := Settings{Affinity: StrictQueue, Implicit: true, MaxPerWorker: 16, IdleTimeout: time.Hour, MaxLength: 100, PerSession: 50,
@@ -43,7 +46,12 @@ func (s *story) up(slot, slots int) *Worker {
 }
 
 // quick makes calls short enough to be sent ahead.
-func (s *story) quick() { s.d.service = average{samples: 100, mean: 50 * time.Microsecond} }
+func (s *story) quick() { s.takes(tool, 50*time.Microsecond) }
+
+// takes has a tool known for how long it runs.
+func (s *story) takes(tool string, mean time.Duration) {
+	s.d.paces[tool] = &average{samples: 100, mean: mean}
+}
 
 func (s *story) apply() {
 	for _, a := range s.d.Actions() {
@@ -70,7 +78,9 @@ func (s *story) apply() {
 	}
 }
 
-func (s *story) admit(c Call) *Call {
+func (s *story) admit(c Call) *Call { return s.admitTo(tool, c) }
+func (s *story) admitTo(tool string, c Call) *Call {
+	s.d.Aim(&c, tool)
 	s.d.Admit(&c, s.now)
 	s.apply()
 	return &c
@@ -184,13 +194,80 @@ func TestACallIsSentAheadAndTakesTheSlot(t *testing.T) {
 // As many are sent ahead as run within PrefetchBelow, to each worker in turn.
 func TestHowManyAreSentAhead(t *testing.T) {
 	s := tell(t, 2, 1, func(s *Settings) { s.PrefetchBelow = 2 * time.Millisecond })
-	s.d.service = average{samples: 100, mean: 900 * time.Microsecond}
+	s.takes(tool, 900*time.Microsecond)
 	for i := range 7 {
 		s.call(fmt.Sprint(i))
 	}
 	s.expect("run 0@0", "run 1@1", "ahead 2@0", "ahead 3@1", "ahead 4@0", "ahead 5@1")
 	if s.d.Facts().Queued != 1 {
 		t.Fatal("more is sent ahead than runs in 2 ms")
+	}
+}
+
+// Each tool has its own average: behind a call that is not known to be short nothing is sent, whatever else the pool runs. It may itself be sent
+// behind short ones.
+func TestNothingIsSentBehindAToolThatIsNotKnownToBeShort(t *testing.T) {
+	for _, other := range []string{"long", "new", ""} {
+		t.Run(other, func(t *testing.T) {
+			s := tell(t, 2, 1, func(s *Settings) { s.PrefetchBelow = 2 * time.Millisecond })
+			s.quick()
+			s.takes("long", time.Second)
+			burns := s.admitTo(other, Call{RequestID: "burns"})
+			s.call("1")
+			s.call("2")
+			s.expect("run burns@0", "run 1@1", "ahead 2@1")
+			s.admitTo(other, Call{RequestID: "burns too"})
+			s.call("3")
+			s.expect("ahead burns too@1")
+			s.finished(burns)
+			s.expect("run 3@0")
+		})
+	}
+}
+
+// A tool is known to be short once minSamples calls of it were, and known again to be none after one that was long.
+func TestAToolBecomesKnown(t *testing.T) {
+	s := tell(t, 1, 1, func(s *Settings) { s.PrefetchBelow = 2 * time.Millisecond })
+	for i := range minSamples {
+		c := s.call(fmt.Sprint(i))
+		if s.call("x"); s.d.Facts().Queued != 1 {
+			t.Fatalf("sent ahead after %d calls", i)
+		}
+		x := s.d.anyone.Head().Value.(*Call)
+		s.d.Expire(x, true, s.now)
+		s.after(50 * time.Microsecond).finished(c)
+	}
+	s.log = nil
+	long := s.call("long")
+	next := s.call("next")
+	s.expect("run long@0", "ahead next@0")
+	s.after(time.Second).finished(long)
+	s.call("waits")
+	if s.expect(); next.Prefetched || s.d.Facts().Queued != 1 {
+		t.Fatal("sent behind a call of a tool that was long")
+	}
+}
+
+// What a caller sends late, its tool included, is known from then on.
+func TestAToolThatIsToldLate(t *testing.T) {
+	s := tell(t, 1, 1, func(s *Settings) { s.PrefetchBelow = 2 * time.Millisecond })
+	s.quick()
+	late := s.admitTo("", Call{RequestID: "late", NoPrefetch: true})
+	s.call("1")
+	s.expect("run late@0")
+	s.d.Aim(late, tool)
+	s.call("2")
+	s.expect("ahead 1@0")
+}
+
+// Names of tools come from callers until a worker has declared its own.
+func TestNamesOfToolsAreBounded(t *testing.T) {
+	s := tell(t, 1, 1, nil)
+	for i := range 2 * maxPaces {
+		s.finished(s.admitTo(fmt.Sprint(i), Call{}))
+	}
+	if len(s.d.paces) != maxPaces {
+		t.Fatalf("%d tools are remembered", len(s.d.paces))
 	}
 }
 

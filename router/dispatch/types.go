@@ -32,7 +32,7 @@ type Settings struct {
 	PerSession   int
 	QueueTimeout time.Duration
 	DrainTimeout time.Duration
-	// PrefetchBelow is how long the calls that are sent ahead to a busy worker may run together, by the average run; 0 for never.
+	// PrefetchBelow is how long the calls of a busy worker that another is sent behind may run together, by the averages of their tools; 0 for never.
 	PrefetchBelow time.Duration
 	// Shares weigh the tenants, 1 to 1000; a tenant that is not listed has 1.
 	Shares map[string]int
@@ -83,6 +83,7 @@ type Call struct {
 	item       fair.Item
 	prev, next *Call // in the calls list that at names
 	tenant     *fair.Tenant
+	pace       *average  // of its tool; nil while that is not known
 	taken      time.Time // when the slot became its own
 	refusal    Refusal
 	at         at

@@ -45,7 +45,8 @@ func newWorld(t *rapid.T, s Settings) *world {
 		owners: map[string]session.Worker{}, began: map[*session.Life]int{}, retried: map[*Call]bool{}, drained: map[*Worker]bool{}}
 	w.d = New("pod", s, w.now)
 	if s.PrefetchBelow > 0 {
-		w.d.service = average{samples: 1000, mean: s.PrefetchBelow / 2}
+		w.d.paces["short"] = &average{samples: 1000, mean: s.PrefetchBelow / 2}
+		w.d.paces["long"] = &average{samples: 1000, mean: 10 * s.PrefetchBelow}
 	}
 	w.d.SetRecycle(Recycle{Deadline: 8 * time.Second, MaxRequests: 40, MaxAge: time.Hour, MaxMemory: 1 << 30, Jitter: 0.2})
 	w.d.Supervised(w.now)
@@ -103,6 +104,7 @@ func (w *world) ran(c *Call, worker *Worker) {
 		if w.slots[worker] != 1 || w.on(worker, w.ahead) > MaxAhead || c.Stream || c.Open || c.NoPrefetch {
 			w.t.Fatalf("sent ahead what must not be: %+v", c)
 		}
+		w.hosts(c, worker)
 	} else {
 		w.running[c] = true
 	}
@@ -113,6 +115,17 @@ func (w *world) ran(c *Call, worker *Worker) {
 		return
 	}
 	w.ranInLife(c, worker)
+}
+
+// hosts checks what a call was sent behind.
+func (w *world) hosts(c *Call, worker *Worker) {
+	for _, of := range []map[*Call]bool{w.running, w.ahead} {
+		for other := range of {
+			if other != c && other.Worker == worker && (other.pace == nil || other.pace.samples < minSamples || other.pace.mean > w.d.settings.PrefetchBelow) {
+				w.t.Fatalf("sent behind a call that is not known to be short")
+			}
+		}
+	}
 }
 
 func (w *world) ranInLife(c *Call, worker *Worker) {

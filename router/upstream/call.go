@@ -112,13 +112,19 @@ func (c *call) prepare() {
 			c.size += len(data)
 		}
 	}
+}
+
+// describe tells dispatch what is known of the call by now; under Pool.mu.
+func (c *call) describe() {
 	c.d.Stream = c.ask.Stream
 	c.d.NoPrefetch = !c.ask.Ready || c.ask.ClientStream || c.size > bridge.MaxQueued
+	c.pool.d.Aim(&c.d, c.ask.Target)
 }
 
 func (c *call) admit() {
 	now := c.pool.now()
 	c.pool.mu.Lock()
+	c.describe()
 	c.wait(now)
 	c.pool.d.Admit(&c.d, now)
 	c.pool.unlock()

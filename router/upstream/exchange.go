@@ -55,6 +55,7 @@ func (c *call) Start(ctx context.Context) error {
 	}
 	c.pool.mu.Lock()
 	c.ready = true
+	c.describe()
 	if c.at.Load() == assigned {
 		c.begin(c.pool.now())
 	}

@@ -67,7 +67,7 @@ type RecycleRequest struct {
 const (
 	DefaultStreamTimeout = 900 * time.Second
 	DefaultQuarantine    = 10 * time.Minute
-	// DefaultPrefetchBelow is how long the calls that are sent ahead to a worker may take together, by their average run.
+	// DefaultPrefetchBelow is how long the calls of a worker that another is sent behind may take together, by the averages of their tools.
 	DefaultPrefetchBelow = 2 * time.Millisecond
 )
 
