@@ -182,17 +182,17 @@ func (s *story) table(p *v1alpha1.WorkerPool, pod corev1.Pod, workers map[sessio
 			left = append(left, fmt.Errorf("the table of pod %s (%s) has session %s at worker %v of pod %s, which is gone (%w)", pod.Name, pod.UID, name, token.Worker, token.Pod, err))
 		}
 	}
-	return errors.Join(append(left, s.holds(pod, held))...)
+	return errors.Join(append(left, s.says(pod, "snakepit_router_sessions", held))...)
 }
 
-// holds wants the table of a pod's router to have so many sessions, by its metrics.
-func (s *story) holds(pod corev1.Pod, sessions int) error {
+// says wants a metric of a pod's router to have a value.
+func (s *story) says(pod corev1.Pod, metric string, value int) error {
 	r := python.do(s.t, map[string]any{"op": "scrape", "url": fmt.Sprintf("http://%s/metrics", net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(v1alpha1.PortAdmin)))})
 	if r.Error != "" {
 		return fmt.Errorf("metrics of pod %s: %s: %s", pod.Name, r.Error, r.Message)
 	}
-	if want := fmt.Sprintf("\nsnakepit_router_sessions %d\n", sessions); !strings.Contains(decode[string](s.t, r.Value), want) {
-		return fmt.Errorf("the table of pod %s holds other sessions than the %d that are wanted", pod.Name, sessions)
+	if want := fmt.Sprintf("\n%s %d\n", metric, value); !strings.Contains(decode[string](s.t, r.Value), want) {
+		return fmt.Errorf("%s of pod %s is not %d, as is wanted", metric, pod.Name, value)
 	}
 	return nil
 }

@@ -190,6 +190,12 @@ func TestWorkerKilled(t *testing.T) {
 	s.delete(p, 30*time.Second)
 }
 
+// runs waits until so many calls have a worker of the pod.
+func (s *story) runs(pod corev1.Pod, calls int) {
+	s.t.Helper()
+	s.eventually(10*time.Second, "the call runs", func() error { return s.says(pod, "snakepit_router_calls_in_flight", calls) })
+}
+
 // Story (d): the router is killed; sessions and running calls are kept.
 func TestRouterKilled(t *testing.T) {
 	s := beginBeside(t)
@@ -203,8 +209,9 @@ func TestRouterKilled(t *testing.T) {
 	before := c.in("kept").count(1)
 	_, err := buildTool() // now, and not while the call runs
 	s.must(err)
-	running := c.in("kept").begin("slow_count", map[string]any{"seconds": 3})
 	other := c.in("other").count(1)
+	running := c.in("kept").begin("slow_count", map[string]any{"seconds": 5})
+	s.runs(pod, 1)
 	id := ""
 	for _, status := range pod.Status.InitContainerStatuses {
 		if status.Name == v1alpha1.RouterContainer {

@@ -131,7 +131,7 @@ func TestDeleteUnderLoad(t *testing.T) {
 	load, err := c.d.begin(m)
 	s.must(err)
 	pod := s.onlyPod(p)
-	s.eventually(20*time.Second, "every session of the load has begun", func() error { return s.holds(pod, 8) })
+	s.eventually(20*time.Second, "every session of the load has begun", func() error { return s.says(pod, "snakepit_router_sessions", 8) })
 	s.workerPods(p)
 	began := time.Now()
 	s.must(cluster.Delete(s.ctx, p))
@@ -264,11 +264,8 @@ func TestPodAndNamespaceDeleted(t *testing.T) {
 	old := s.onlyPod(p)
 	c := s.caller(p)
 	c.in("told").count(1)
-	running := c.in("told").begin("slow_count", map[string]any{"seconds": 1})
-	s.eventually(10*time.Second, "the call runs", func() error {
-		_, err := s.kubectl("version")
-		return err
-	})
+	running := c.in("told").begin("slow_count", map[string]any{"seconds": 3})
+	s.runs(old, 1)
 	s.must(cluster.Delete(s.ctx, &old))
 	if r := c.d.await(t, running, 60*time.Second); r.Error != "" || number(t, r) != 2 {
 		t.Errorf("the call that ran while its pod was deleted: %+v, want 2", r)
