@@ -161,15 +161,15 @@ faults: ## Crash at every write (R1), on a real API server; FAULTS=all for every
 
 .PHONY: scale
 scale: ## What many pools cost the operator (R15); SCALE=100,200,500,1000
-	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" FIGURES="$$PWD/out/figures.jsonl" go test -v -count=1 -timeout 60m ./test/scale | { grep --line-buffered -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
+	KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" FIGURES="$$PWD/out/figures.jsonl" hack/gotest.sh -count=1 -timeout 60m ./test/scale
 
 .PHONY: datapath-faults
 datapath-faults: $(VENV_READY) ## Faults on the whole data path: router, supervisor, workers, callers (S, F2); DATAPATH_SEED=n; FAULTS=all for the long forms of S4 and S12 (11 min more)
-	FIGURES="$$PWD/out/figures.jsonl" go test -race -count=1 -v -timeout 30m ./test/datapath | { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
+	FIGURES="$$PWD/out/figures.jsonl" hack/gotest.sh -race -count=1 -timeout 30m ./test/datapath
 
 .PHONY: soak
 soak: $(VENV_READY) ## Mixed load with kills for SOAK (30m): no failure, no growth (S14)
-	FIGURES="$$PWD/out/figures.jsonl" SOAK=$(or $(SOAK),30m) go test -count=1 -v -timeout 90m -run '^TestS14' ./test/datapath
+	FIGURES="$$PWD/out/figures.jsonl" SOAK=$(or $(SOAK),30m) hack/gotest.sh -count=1 -timeout 90m -run '^TestS14' ./test/datapath
 
 .PHONY: seeded
 seeded: $(VENV_READY) ## Build bugs into the router that its tests must catch
@@ -177,7 +177,7 @@ seeded: $(VENV_READY) ## Build bugs into the router that its tests must catch
 
 .PHONY: mutations
 mutations: ## Every accepted value of every property of a pool's spec, there and back (R10); test-apiserver takes one a property
-	FIGURES="$(CURDIR)/out/figures.jsonl" MUTATIONS=all KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" go test -race -count=1 -v -parallel 6 -run TestEveryProperty ./test/apiserver
+	FIGURES="$(CURDIR)/out/figures.jsonl" MUTATIONS=all KUBEBUILDER_ASSETS="$$($(LOCAL_CLUSTER) assets)" hack/gotest.sh -race -count=1 -parallel 6 -run TestEveryProperty ./test/apiserver
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZ_TIME (30s) each
@@ -209,12 +209,12 @@ reliability: ## Write docs/reliability.md from the figures of the fault tests; a
 
 .PHONY: test-e2e
 test-e2e: ## Stories on a real node; needs cluster-up, images and install (make test does all)
-	FIGURES="$(CURDIR)/out/figures.jsonl" SNAKEPIT_E2E=1 go test -v -count=1 -timeout 30m -parallel 3 ./test/e2e/...
+	FIGURES="$(CURDIR)/out/figures.jsonl" SNAKEPIT_E2E=1 hack/gotest.sh -count=1 -timeout 30m -parallel 3 ./test/e2e/...
 	@if [ "$(CLUSTER)" = local ]; then go run ./hack/audit-rbac "$$(dirname "$$(readlink -f "$(KUBECONFIG)")")/log"; else echo "left out: rights that nobody used are found in the audit log of a local cluster only"; fi
 
 .PHONY: test-nodes
 test-nodes: ## A node lost and returned, kubectl drain; needs cluster-up NODES=2, images and install
-	FIGURES="$(CURDIR)/out/figures.jsonl" SNAKEPIT_E2E=1 go test -v -count=1 -timeout 20m -run '^(TestNodeLostAndReturned|TestKubectlDrain)$$' ./test/e2e
+	FIGURES="$(CURDIR)/out/figures.jsonl" SNAKEPIT_E2E=1 hack/gotest.sh -count=1 -timeout 20m -run '^(TestNodeLostAndReturned|TestKubectlDrain)$$' ./test/e2e
 
 .PHONY: clean
 clean: ## Remove build output; caches and clusters stay

@@ -10,19 +10,18 @@ cd "$(dirname "$0")/.."
 export FAULTS=${FAULTS:-sample} FAULTS_SEED=${FAULTS_SEED:-1}
 echo "faults: FAULTS=${FAULTS} FAULTS_SEED=${FAULTS_SEED}"
 
+# One run tells of every suite that fails.
+failed=0
 # Points spend most of their time waiting, so more of them run at a time than there are cores; most where all run, for half an hour.
 points=6
 if [ "$FAULTS" = all ]; then points=10; fi
-FIGURES="$PWD/out/figures.jsonl" go test -race -v -count=1 -timeout 90m -parallel "$points" ./test/faults |
-  { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
+FIGURES="$PWD/out/figures.jsonl" hack/gotest.sh -race -count=1 -timeout 90m -parallel "$points" ./test/faults || failed=1
 
 # R7: the leader killed, stopped and asked to end. R13: pools of an earlier operator (UPGRADE_FROM) under this one.
-FIGURES="$PWD/out/figures.jsonl" go test -race -v -count=1 -timeout 15m -parallel 5 ./test/leader ./test/upgrade |
-  { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
+FIGURES="$PWD/out/figures.jsonl" hack/gotest.sh -race -count=1 -timeout 15m -parallel 5 ./test/leader ./test/upgrade || failed=1
 
 # The world around the operator (R2 to R6, R8, R9, R12, R14): a package of its own, which waits even more.
-FIGURES="$PWD/out/figures.jsonl" go test -race -v -count=1 -timeout 30m -parallel 12 ./test/operator |
-  { grep -vE '^=== (RUN|PAUSE|CONT|NAME) ' || true; }
+FIGURES="$PWD/out/figures.jsonl" hack/gotest.sh -race -count=1 -timeout 30m -parallel 12 ./test/operator || failed=1
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
@@ -84,4 +83,4 @@ seed rechosen_victims 'replacement/.*PATCH-workergroups,after,userReverts' 'was 
 begin caught no_fence ./test/leader '^TestStopped$' '_test\.go:[0-9]+: the stopped leader sent [0-9]+ writes when its lease had run out'
 begin without_bug "$all_points"
 await
-[ "$missed" = 0 ]
+[ "$missed" = 0 ] && [ "$failed" = 0 ]
