@@ -301,9 +301,7 @@ func (d *Dispatcher) Accepted(c *Call, now time.Time) {
 // Finished ends a reservation whose call ran.
 func (d *Dispatcher) Finished(c *Call, now time.Time) {
 	if !c.Open && !c.Stream && !c.Prefetched {
-		if c.pace != nil {
-			c.pace.add(now.Sub(c.Began))
-		}
+		d.learn(c, now.Sub(c.Began))
 		d.held.addUsual(now.Sub(c.taken))
 	}
 	if l := c.Life; l != nil && holder(l) == c.Worker {

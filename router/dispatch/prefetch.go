@@ -49,13 +49,23 @@ const maxPaces = 1024
 
 // Aim says which tool or method a call is for: before Admit, or as soon as that is known.
 func (d *Dispatcher) Aim(c *Call, target string) {
-	c.pace = d.paces[target]
-	if c.pace == nil && target != "" && len(d.paces) < maxPaces {
-		c.pace = &average{}
-		d.paces[strings.Clone(target)] = c.pace // the text is a part of a request
-	}
+	c.target, c.pace = target, d.paces[target]
 	if c.at == reserved {
 		d.count(c.Worker)
+	}
+}
+
+// learn adds a run to the average of the call's tool. What no worker has run is no tool: callers say names, and cannot fill the memory for them.
+func (d *Dispatcher) learn(c *Call, took time.Duration) {
+	if c.pace == nil {
+		c.pace = d.paces[c.target]
+	}
+	if c.pace == nil && c.target != "" && len(d.paces) < maxPaces {
+		c.pace = &average{}
+		d.paces[strings.Clone(c.target)] = c.pace // the text may be a part of the request
+	}
+	if c.pace != nil {
+		c.pace.add(took)
 	}
 }
 

@@ -260,9 +260,14 @@ func TestAToolThatIsToldLate(t *testing.T) {
 	s.expect("ahead 1@0")
 }
 
-// Names of tools come from callers until a worker has declared its own.
+// Names of tools come from callers. Only those count that a worker ran, and not without end.
 func TestNamesOfToolsAreBounded(t *testing.T) {
 	s := tell(t, 1, 1, nil)
+	c := s.admitTo("unknown", Call{})
+	s.d.Abandon(c, s.now)
+	if len(s.d.paces) != 0 {
+		t.Fatal("a tool that nothing ran is remembered")
+	}
 	for i := range 2 * maxPaces {
 		s.finished(s.admitTo(fmt.Sprint(i), Call{}))
 	}

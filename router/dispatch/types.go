@@ -83,7 +83,8 @@ type Call struct {
 	item       fair.Item
 	prev, next *Call // in the calls list that at names
 	tenant     *fair.Tenant
-	pace       *average  // of its tool; nil while that is not known
+	target     string    // tool or method; empty while that is not known
+	pace       *average  // of the target; nil while nothing is known of it
 	taken      time.Time // when the slot became its own
 	refusal    Refusal
 	at         at
