@@ -210,7 +210,7 @@ func TestRouterKilled(t *testing.T) {
 	_, err := buildTool() // now, and not while the call runs
 	s.must(err)
 	other := c.in("other").count(1)
-	running := c.in("kept").begin("slow_count", map[string]any{"seconds": 5})
+	running := c.in("kept").begin("slow_count", map[string]any{"seconds": 8})
 	s.runs(pod, 1)
 	id := ""
 	for _, status := range pod.Status.InitContainerStatuses {

@@ -259,12 +259,12 @@ func (s *story) wantStatus(p *v1alpha1.WorkerPool, want status.Status) error {
 // Story (l): a pod deleted by hand drains inside and is replaced; a namespace deleted leaves nothing.
 func TestPodAndNamespaceDeleted(t *testing.T) {
 	s := beginBeside(t)
-	p := s.pool("byhand", workers(2))
+	p := s.pool("byhand", workers(2), func(p *v1alpha1.WorkerPool) { p.Spec.Drain.Timeout = &metav1.Duration{Duration: 10 * time.Second} })
 	s.ready(p)
 	old := s.onlyPod(p)
 	c := s.caller(p)
 	c.in("told").count(1)
-	running := c.in("told").begin("slow_count", map[string]any{"seconds": 3})
+	running := c.in("told").begin("slow_count", map[string]any{"seconds": 6})
 	s.runs(old, 1)
 	s.must(cluster.Delete(s.ctx, &old))
 	if r := c.d.await(t, running, 60*time.Second); r.Error != "" || number(t, r) != 2 {
