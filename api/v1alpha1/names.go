@@ -85,7 +85,7 @@ const (
 	// EnvPodUID and EnvPodName identify the pod, in both containers.
 	EnvPodUID  = "SNAKEPIT_POD_UID"
 	EnvPodName = "SNAKEPIT_POD_NAME"
-	// EnvDrainTimeout is spec.drain.timeout in seconds.
+	// EnvDrainTimeout is how long the pod has from SIGTERM to its end, in seconds: spec.drain.timeout, for calls and sessions, and the cleanup tail.
 	EnvDrainTimeout = "SNAKEPIT_DRAIN_TIMEOUT"
 	// EnvSlots is spec.slots; absent for one call at a time.
 	EnvSlots = "SNAKEPIT_SLOTS"

@@ -259,7 +259,8 @@ func errorAt(kind, place string) string {
 	return clean(kind+" at "+place, 256)
 }
 
-// DrainRequested implements bridge.Handler: the container got SIGTERM. The supervisor ends what is left 10 s, or a quarter, before its deadline.
+// DrainRequested implements bridge.Handler: the container got SIGTERM. The supervisor ends what is left 10 s, or a quarter, before its deadline. In a
+// pod the router's own preStop has it drain sooner, within drain.timeout.
 func (p *Pool) DrainRequested(left time.Duration) {
 	p.Drain(p.now().Add(left - min(10*time.Second, left/4) - 100*time.Millisecond))
 	p.poke()

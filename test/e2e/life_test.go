@@ -264,7 +264,7 @@ func TestPodAndNamespaceDeleted(t *testing.T) {
 	old := s.onlyPod(p)
 	c := s.caller(p)
 	c.in("told").count(1)
-	running := c.in("told").begin("slow_count", map[string]any{"seconds": 6})
+	running := c.in("told").begin("slow_count", map[string]any{"seconds": 9}) // all of drain.timeout is for calls
 	s.runs(old, 1)
 	s.must(cluster.Delete(s.ctx, &old))
 	if r := c.d.await(t, running, 60*time.Second); r.Error != "" || number(t, r) != 2 {

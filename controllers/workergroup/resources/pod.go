@@ -141,7 +141,7 @@ func workerContainer(group *v1alpha1.WorkerGroup) corev1.Container {
 	args := append([]string{group.Spec.Adapter, "--"}, group.Spec.Args...)
 	env := append(identity(),
 		corev1.EnvVar{Name: v1alpha1.EnvBridge, Value: v1alpha1.BridgeSocket},
-		corev1.EnvVar{Name: v1alpha1.EnvDrainTimeout, Value: strconv.FormatFloat(DrainTimeout(&group.Spec.PodSettings).Seconds(), 'f', -1, 64)},
+		corev1.EnvVar{Name: v1alpha1.EnvDrainTimeout, Value: strconv.FormatInt(GraceSeconds(&group.Spec.PodSettings), 10)},
 		corev1.EnvVar{Name: "HOME", Value: v1alpha1.WorkerHome},
 		corev1.EnvVar{Name: "TMPDIR", Value: v1alpha1.WorkerHome},
 		corev1.EnvVar{Name: "USER", Value: "worker"},
