@@ -196,6 +196,12 @@ func (s *story) runs(pod corev1.Pod, calls int) {
 	s.eventually(10*time.Second, "the call runs", func() error { return s.says(pod, "snakepit_router_calls_in_flight", calls) })
 }
 
+// begun waits until so many sessions are in the pod: a drain refuses those that come after it.
+func (s *story) begun(pod corev1.Pod, sessions int) {
+	s.t.Helper()
+	s.eventually(20*time.Second, "every session of the load has begun", func() error { return s.says(pod, "snakepit_router_sessions", sessions) })
+}
+
 // Story (d): the router is killed; sessions and running calls are kept.
 func TestRouterKilled(t *testing.T) {
 	s := beginBeside(t)

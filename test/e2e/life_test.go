@@ -131,7 +131,7 @@ func TestDeleteUnderLoad(t *testing.T) {
 	load, err := c.d.begin(m)
 	s.must(err)
 	pod := s.onlyPod(p)
-	s.eventually(20*time.Second, "every session of the load has begun", func() error { return s.says(pod, "snakepit_router_sessions", 8) })
+	s.begun(pod, 8)
 	s.workerPods(p)
 	began := time.Now()
 	s.must(cluster.Delete(s.ctx, p))

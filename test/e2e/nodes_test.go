@@ -219,7 +219,8 @@ func TestKubectlDrain(t *testing.T) {
 		p.Spec.Drain.Timeout = &metav1.Duration{Duration: timeout}
 	})
 	s.ready(p)
-	if pod := s.onlyPod(p); pod.Spec.NodeName != nodes.second {
+	pod := s.onlyPod(p)
+	if pod.Spec.NodeName != nodes.second {
 		t.Fatalf("the pod is on %s, want it on %s", pod.Spec.NodeName, nodes.second)
 	}
 	c := s.caller(p)
@@ -229,6 +230,7 @@ func TestKubectlDrain(t *testing.T) {
 	load, err := c.d.begin(m)
 	s.must(err)
 	c.in("kept").count(2)
+	s.begun(pod, 9)
 	s.t.Cleanup(func() { _, _ = s.kubectl("uncordon", nodes.second) })
 	began := time.Now()
 	out, err := exec.Command(kubectlPath(), "drain", nodes.second, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=90s").CombinedOutput()
