@@ -259,10 +259,14 @@ func errorAt(kind, place string) string {
 	return clean(kind+" at "+place, 256)
 }
 
-// DrainRequested implements bridge.Handler: the container got SIGTERM. The supervisor ends what is left 10 s, or a quarter, before its deadline. In a
-// pod the router's own preStop has it drain sooner, within drain.timeout.
+// DrainRequested implements bridge.Handler: the container got SIGTERM. The supervisor ends what is left 10 s, or a quarter, before its deadline;
+// calls and sessions have drain.timeout, where one is set.
 func (p *Pool) DrainRequested(left time.Duration) {
-	p.Drain(p.now().Add(left - min(10*time.Second, left/4) - 100*time.Millisecond))
+	left -= min(10*time.Second, left/4) + 100*time.Millisecond
+	if limit := p.settings.Load().Dispatch.DrainTimeout; limit > 0 {
+		left = min(left, limit)
+	}
+	p.Drain(p.now().Add(left))
 	p.poke()
 }
 

@@ -372,3 +372,18 @@ func TestDrainEmptiesTheSlots(t *testing.T) {
 		t.Fatalf("%+v", f)
 	}
 }
+
+// On SIGTERM the supervisor says how long the pod has; calls and sessions have no more than drain.timeout of it.
+func TestADrainOfThePodIsBoundedByDrainTimeout(t *testing.T) {
+	for _, c := range []struct {
+		left time.Duration
+		want time.Duration // the scene's drain.timeout is a second
+	}{{time.Minute, time.Second}, {800 * time.Millisecond, 500 * time.Millisecond}} {
+		s := newScene(t, testSettings(1))
+		earliest := s.now().Add(c.want)
+		s.DrainRequested(c.left)
+		if latest := s.now().Add(c.want); s.drainBy.Before(earliest) || s.drainBy.After(latest) {
+			t.Errorf("%s left: drains until %s, want it between %s and %s", c.left, s.drainBy, earliest, latest)
+		}
+	}
+}

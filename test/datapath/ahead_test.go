@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// TestNoCallWaitsBehindALongOne runs calls of a millisecond beside calls that hold the interpreter's lock: what was sent to their worker could not be
+// TestNoCallWaitsBehindALongOne runs short calls beside calls that hold the interpreter's lock: what was sent to their worker could not be
 // had back, so nothing may be sent there, while another worker serves. The pool is one of short calls by far.
 func TestNoCallWaitsBehindALongOne(t *testing.T) {
 	t.Parallel()
