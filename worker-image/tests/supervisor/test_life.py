@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from typing import Any
 
 import pytest
 
 from conftest import Starter
-from container import alive
+from container import parent_of
 from fake_router import FakeRouter
 from router_view import Worker, eventually
+from snakepit.bridge.protocol import StartMethod
 
 LIFE = '''
     import ctypes, os, signal, subprocess, sys, threading, time
@@ -258,18 +258,19 @@ def test_batches_bound_how_many_start_at_a_time(start: Starter) -> None:
     assert started() == list(range(7))
 
 
-def test_workers_die_first_when_memory_is_short(start: Starter) -> None:
-    _, worker = begin(start)
+@pytest.mark.parametrize("method", [StartMethod.FORK, StartMethod.SPAWN])
+def test_workers_die_first_when_memory_is_short_and_the_supervisor_last(start: Starter, method: StartMethod) -> None:
+    container = start(source=LIFE)
+    container.router.desire(0, method=method)
+    worker = container.router.wait_worker(0)
 
     def score(pid: int) -> int:
         with open(f"/proc/{pid}/oom_score_adj") as file:
             return int(file.read())
 
-    from container import parent_of
-
     keeper = parent_of(worker.pid)
-    assert score(worker.pid) > score(keeper) == score(parent_of(keeper))
-    assert alive(keeper) and sys.platform == "linux"
+    assert score(worker.pid) > score(keeper) > score(container.pid)
+    assert parent_of(keeper) == container.pid or score(parent_of(keeper)) == score(keeper)
 
 
 # It stands for the moment between the interpreter's look at signals and its wait, in which a signal is not noticed.

@@ -46,6 +46,7 @@ def prepare(spec: str) -> Any:
 
 def main(arguments: list[str]) -> None:
     """Load the adapter that the arguments name, then fork until the supervisor is gone."""
+    linux.raise_oom_score(linux.OOM_STEP)
     channel = socket.socket(fileno=int(arguments[0]))
     channel.set_inheritable(False)
     stacks = int(arguments[1])

@@ -15,7 +15,10 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _HELD: Final = ctypes.PyDLL(None, use_errno=True)
 # A sigset_t has 1,024 bits in glibc and in musl.
 _SIGSET_BYTES: Final = 128
-_OOM_STEP: Final = 100
+# What raises oom_score_adj. Zygote and keepers end before the supervisor, whose end is the container's; they are about
+# as large. Workers end before both.
+OOM_STEP: Final = 5
+OOM_STEP_WORKER: Final = 100
 _FIRST_REAL_TIME: Final = 32
 _ALL_SIGNALS: Final = b"\xff" * _SIGSET_BYTES
 _BLOCK: Final = int(signal.SIG_BLOCK)
@@ -118,15 +121,15 @@ def caught_or_ignored() -> set[int]:
     return {number for number in numbers if number < _FIRST_REAL_TIME or number >= signal.SIGRTMIN}
 
 
-def die_first_for_memory() -> None:
-    """Be preferred, before processes that hold what is preloaded, when the kernel must kill for want of memory."""
+def raise_oom_score(step: int) -> None:
+    """Be preferred by so much, in thousandths of all memory, when the kernel must kill for want of it."""
     try:
         score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         # A sandbox without it; the kernel then chooses by size alone.
         return
     try:
-        os.pwrite(score, b"%d" % min(1000, int(os.read(score, 16)) + _OOM_STEP), 0)
+        os.pwrite(score, b"%d" % min(1000, int(os.read(score, 16)) + step), 0)
     except (OSError, ValueError):
         # The same.
         pass

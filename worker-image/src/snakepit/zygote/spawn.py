@@ -14,6 +14,7 @@ from snakepit.zygote.start import be_worker, read_job
 
 def main(arguments: list[str]) -> None:
     """Take the descriptors of the channels as arguments; the output's are standard output and error already."""
+    linux.raise_oom_score(linux.OOM_STEP)
     ends = Ends(*(int(argument) for argument in arguments))
     for end in ends:
         os.set_inheritable(end, False)

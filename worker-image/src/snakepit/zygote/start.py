@@ -20,7 +20,7 @@ def read_job(descriptor: int) -> Job:
 
 def be_worker(ends: Ends, load: Callable[[], Any]) -> int:
     """Live a worker's life; return its exit code. `load` gives the adapter's class or object."""
-    linux.die_first_for_memory()
+    linux.raise_oom_score(linux.OOM_STEP_WORKER)
     job = read_job(ends.job)
     page = Page(ends.page)
     os.close(ends.page)
