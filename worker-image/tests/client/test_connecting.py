@@ -98,7 +98,7 @@ def test_never_ready(client: Client, router: Router) -> None:
     began = time.monotonic()
     with pytest.raises(api.NotReady, match=r"not ready within 0\.4 s: the router answers, but no worker is ready"):
         client.wait_ready(0.4)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 def test_never_there(router: Router) -> None:

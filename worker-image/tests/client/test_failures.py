@@ -242,7 +242,7 @@ def test_the_clients_own_deadline_is_a_timeout_error(client: Client, router: Rou
     began = time.monotonic()
     with pytest.raises(TimeoutError, match=r"no answer within 0\.2 s") as caught:
         client.with_options(timeout=0.2).hang()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     error = caught.value
     assert type(error) is api.DeadlineExceeded
     assert not isinstance(error, api.RemoteError)

@@ -89,8 +89,8 @@ def test_a_hint_beyond_the_deadline_fails_at_once(client: Client, router: Router
     router.tools["t"] = fails_first(1, Failure("RESOURCE_EXHAUSTED", "QUEUE_FULL", pushback="60000"))
     began = time.monotonic()
     with pytest.raises(api.QueueFull):
-        client.with_options(timeout=5).t()
-    assert time.monotonic() - began < 2
+        client.with_options(timeout=30).t()
+    assert time.monotonic() - began < 10
     assert len(router.calls()) == 1
 
 
@@ -143,10 +143,10 @@ def test_closing_the_client_ends_the_wait(client: Client, router: Router) -> Non
 
     def tool(run: Any) -> Any:
         threading.Timer(0.1, client.close).start()
-        raise Failure("RESOURCE_EXHAUSTED", "QUEUE_FULL", pushback="5000")
+        raise Failure("RESOURCE_EXHAUSTED", "QUEUE_FULL", pushback="30000")
 
     router.tools["t"] = tool
     began = time.monotonic()
     with pytest.raises(api.QueueFull):
-        client.t()
-    assert time.monotonic() - began < 3
+        client.with_options(timeout=60).t()
+    assert time.monotonic() - began < 10

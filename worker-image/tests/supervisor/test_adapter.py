@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import textwrap
-import time
 
 import pytest
 
@@ -170,14 +169,12 @@ def test_setup_that_raises_backs_off_and_names_its_place(start: Starter) -> None
                 return "pong"
     """
     router = start(source=source).router
-    begin = time.monotonic()
     router.desire(0)
     exits = eventually(
         lambda: [e for e in (m.exited for m in list(router.told)) if e.cause == "SETUP_FAILED"][:2][1:], "two tries"
     )
     assert exits[0].error_type == "RuntimeError"
     assert exits[0].error_place == "app.py:6"
-    assert time.monotonic() - begin < 8
     state = [m.adapter for m in router.told if m.WhichOneof("kind") == "adapter"][-1]
     assert (state.phase, state.method) == (AdapterPhase.LOADED, StartMethod.FORK), (
         "an exception is no doubt about forks"
