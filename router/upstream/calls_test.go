@@ -262,7 +262,9 @@ func TestARequestThatAWorkerSurvivedIsNotRefused(t *testing.T) {
 		if r := <-got; r.err != nil {
 			t.Fatalf("call %d: %v", i, r.err)
 		}
-		s.eventually(func() bool { return s.suspects.Load() == 0 })
+		if n := s.suspects.Load(); n != 0 {
+			t.Fatalf("%d requests are suspected though a worker finished the only one", n)
+		}
 		got = s.call(&front.Call{})
 		w.Accept(w.Data.Expect(bridge.KindCall).ID)
 		w.Close()

@@ -113,7 +113,7 @@ func (s *scene) call(c *front.Call) <-chan result {
 	return s.run(c)
 }
 
-// run runs a call that is ready to its end, and joins the messages of its answer.
+// run runs a call that is ready to its end, joins the messages of its answer, and releases it before its result is there.
 func (s *scene) run(c *front.Call) <-chan result {
 	out := make(chan result, 1)
 	go func() {
@@ -122,24 +122,28 @@ func (s *scene) run(c *front.Call) <-chan result {
 			out <- result{err: err}
 			return
 		}
-		defer x.Release()
-		var r result
-		for r.err == nil {
-			var reply front.Reply
-			reply, r.err = x.Recv(s.ctx)
-			r.data = append(r.data, reply.Message.Materialize()...)
-			if reply.Headers != nil {
-				r.headers = reply.Headers
-			}
-			r.trailers = reply.Trailers
-		}
-		if errors.Is(r.err, io.EOF) {
-			r.err = nil
-		}
-		r.answer = *x.Answer()
+		r := s.receive(x)
+		x.Release()
 		out <- r
 	}()
 	return out
+}
+
+func (s *scene) receive(x front.Exchange) (r result) {
+	for r.err == nil {
+		var reply front.Reply
+		reply, r.err = x.Recv(s.ctx)
+		r.data = append(r.data, reply.Message.Materialize()...)
+		if reply.Headers != nil {
+			r.headers = reply.Headers
+		}
+		r.trailers = reply.Trailers
+	}
+	if errors.Is(r.err, io.EOF) {
+		r.err = nil
+	}
+	r.answer = *x.Answer()
+	return r
 }
 
 func (r result) failure(t *testing.T) *front.Failure {
