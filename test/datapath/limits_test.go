@@ -118,7 +118,7 @@ func budgeted(t *testing.T, spec string) *stage {
 // TestS10ManyLargeCallsWait lets 200 calls of 4 MiB wait for two workers (the catalogue's 1,000 of 100 MiB, as far as this machine goes).
 func TestS10ManyLargeCallsWait(t *testing.T) {
 	const calls = 200
-	s := budgeted(t, fmt.Sprintf("workers: 2\ncalls: {maxMessageBytes: %d}\nqueue: {maxLength: 1000, timeout: 60s}\n", limit+1024))
+	s := budgeted(t, fmt.Sprintf("workers: 2\ncalls: {maxMessageBytes: %d}\nqueue: {maxLength: 1000, timeout: 90s}\n", limit+1024))
 	s.expectReady(2)
 	if a := s.request(limit); a.err != nil {
 		t.Fatal(a.err)
@@ -126,8 +126,10 @@ func TestS10ManyLargeCallsWait(t *testing.T) {
 	before := s.forgetPeak()
 	payload := arguments{"payload": data(make([]byte, limit))}
 	var group sync.WaitGroup
-	for range 2 { // holds the workers until all calls have come
-		group.Go(func() { s.call("nap", arguments{"seconds": number(2)}) })
+	held, free := context.WithCancel(context.Background())
+	defer free()
+	for range 2 { // holds the workers until enough calls have come, however long that takes
+		group.Go(func() { s.callIn(held, "sleep", arguments{"seconds": number(50)}) })
 	}
 	fixture.Eventually(t, 5*time.Second, "busy workers", func() error {
 		if n := s.metric("snakepit_router_calls_in_flight"); n != "2" {
@@ -137,15 +139,16 @@ func TestS10ManyLargeCallsWait(t *testing.T) {
 	})
 	all := make([]answer, calls)
 	for i := range all {
-		group.Go(func() { all[i] = s.within(60*time.Second, "size", payload) })
+		group.Go(func() { all[i] = s.within(90*time.Second, "size", payload) })
 	}
 	waiting := 0.0
-	fixture.Eventually(t, 5*time.Second, "as many waiting calls as the budget admits", func() error {
+	fixture.Eventually(t, 30*time.Second, "as many waiting calls as the budget admits", func() error {
 		if waiting = math.Max(waiting, s.value("snakepit_router_queue_length")); waiting < 15 {
 			return fmt.Errorf("%g wait", waiting)
 		}
 		return nil
 	})
+	free()
 	group.Wait()
 	failed := 0
 	for _, a := range all {
